@@ -1,0 +1,1 @@
+//! Text and grant in, new text out.
