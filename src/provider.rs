@@ -81,6 +81,8 @@ pub struct Provider {
     pub redirect_uri: Option<&'static str>,
     /// The keys of the `authorization` block, in Kometa's order.
     pub keys: &'static [Key],
+    /// Every key that Kometa knows in the section.
+    pub known_keys: &'static [&'static str],
     /// The key beside the block that holds something to exchange once.
     pub once_key: &'static str,
     /// How a person authorizes.
@@ -100,6 +102,7 @@ pub static TRAKT: Provider = Provider {
     encoding: Encoding::Json,
     redirect_uri: Some("urn:ietf:wg:oauth:2.0:oob"),
     keys: &[Key::AccessToken, Key::TokenType, Key::ExpiresIn, Key::RefreshToken, Key::Scope, Key::CreatedAt],
+    known_keys: &["client_id", "client_secret", "pin", "force_refresh", "authorization"],
     once_key: "pin",
     login: Login::Device {
         code_path: "/oauth/device/code",
@@ -119,6 +122,7 @@ pub static MAL: Provider = Provider {
     encoding: Encoding::Form,
     redirect_uri: None,
     keys: &[Key::AccessToken, Key::TokenType, Key::ExpiresIn, Key::RefreshToken],
+    known_keys: &["client_id", "client_secret", "cache_expiration", "localhost_url", "authorization"],
     once_key: "localhost_url",
     login: Login::PastedUrl { authorize_path: "/v1/oauth2/authorize" },
     applications_page: "https://myanimelist.net/apiconfig",

@@ -1,0 +1,116 @@
+//! The only reader of the wall clock, and the timer that wakes by it.
+//!
+//! The timer is absolute: it counts a suspend, and fires at once when the
+//! clock is set (`TFD_TIMER_CANCEL_ON_SET`, timerfd_create(2)), so that nothing
+//! has to tick to notice. Where the system has no such timer, a minute's tick
+//! takes its place.
+
+use std::io;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+use tokio::net::unix::pipe::Receiver;
+
+use crate::token::UnixSeconds;
+
+/// The wall clock now.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "the one place where the clock is read")]
+pub fn now() -> UnixSeconds {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixSeconds(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}
+
+/// The clock in local time, for a person: `2026-11-22 15:04`.
+#[must_use]
+pub fn local(at: UnixSeconds) -> String {
+    jiff::Timestamp::from_second(at.0).map_or_else(
+        |_| format!("{} seconds after 1970", at.0),
+        |at| at.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string(),
+    )
+}
+
+/// Why the timer woke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rang {
+    /// The time has come, or is near enough to look.
+    Deadline,
+    /// The clock was set.
+    ClockSet,
+}
+
+/// A timer on the wall clock.
+pub struct Timer(Option<Receiver>);
+
+/// How often the fallback looks.
+const TICK: Duration = Duration::from_secs(60);
+
+impl Timer {
+    /// Makes a timer; needs the runtime's context.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Self::make().ok())
+    }
+
+    fn make() -> io::Result<Receiver> {
+        let fd = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        // tokio's pipe is a file descriptor that is read when it is ready; that is all that a timerfd is.
+        Receiver::from_owned_fd_unchecked(fd)
+    }
+
+    /// Waits for a moment, or without one only for the clock to be set.
+    pub async fn wait(&self, until: Option<UnixSeconds>) -> Rang {
+        match &self.0 {
+            Some(fd) => match Self::wait_on(fd, until).await {
+                Ok(rang) => rang,
+                Err(_) => Self::tick(until).await,
+            },
+            None => Self::tick(until).await,
+        }
+    }
+
+    async fn wait_on(fd: &Receiver, until: Option<UnixSeconds>) -> io::Result<Rang> {
+        let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // A timer of zero is disarmed, and one in the far future still hears of a clock that is set.
+        let at = until.map_or(i64::from(i32::MAX), |until| until.0.max(1));
+        let spec = Itimerspec { it_interval: zero, it_value: Timespec { tv_sec: at, tv_nsec: 0 } };
+        let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
+        loop {
+            timerfd_settime(fd, flags, &spec)?;
+            fd.readable().await?;
+            let mut expirations = [0; 8];
+            match fd.try_read(&mut expirations) {
+                Ok(_) => return Ok(Rang::Deadline),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.raw_os_error() == Some(rustix::io::Errno::CANCELED.raw_os_error()) => {
+                    return Ok(Rang::ClockSet);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Looks at the clock every minute; a step of it shows as a time that passed too fast or too slowly.
+    async fn tick(until: Option<UnixSeconds>) -> Rang {
+        loop {
+            let before = now();
+            let left = until.map_or(TICK, |until| Duration::from_secs(until.since(before).max(0).unsigned_abs()));
+            tokio::time::sleep(left.min(TICK)).await;
+            let passed = now().since(before);
+            if until.is_some_and(|until| now() >= until) {
+                return Rang::Deadline;
+            }
+            if !(-2..=62).contains(&passed) {
+                return Rang::ClockSet;
+            }
+        }
+    }
+}
+
+impl Default for Timer {
+    fn default() -> Self {
+        Self::new()
+    }
+}

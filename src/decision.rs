@@ -1,0 +1,348 @@
+//! What to do for one account now, and why.
+//!
+//! Pure: facts in, a decision with its reason out. The reason is what the log
+//! and `status` show. This file never reads a clock, draws a random number or
+//! touches a file.
+
+use std::fmt;
+
+use crate::journal::{Held, History, Origin};
+use crate::token::{Fingerprint, UnixSeconds};
+
+/// A clock before this has not been set since the board got power: 2026-11-01, when this was written.
+pub const SANE_CLOCK: UnixSeconds = UnixSeconds(1_793_491_200);
+/// No provider was there before this, so no `created_at` can be earlier: 2010-01-01.
+const CREATED_MIN: UnixSeconds = UnixSeconds(1_262_304_000);
+/// How far a server's clock may be ahead of ours.
+const SKEW_MAX_S: i64 = 86_400;
+/// No lifetime seen was longer than 90 days; documentation samples have 61 years.
+const LIFETIME_MAX_S: i64 = 400 * 86_400;
+/// What a grant of our own is taken to live where its `expires_in` is absent or absurd: the shortest
+/// that Trakt has used.
+const LIFETIME_DEFAULT_S: i64 = 86_400;
+/// Nothing is planned further ahead than this; by then one look more costs nothing.
+const LOOK_AGAIN_S: i64 = 30 * 86_400;
+/// A run of Kometa starts with at least this left on the token (or half the lifetime, if shorter).
+const RUN_NEEDS_S: i64 = 86_400;
+/// How long before a run the refresh for it is made: time for a few attempts.
+const RUN_LEAD_S: i64 = 600;
+/// Kometa is taken to run until its log has been quiet for so long.
+pub const RUN_QUIET_S: i64 = 300;
+/// Kometa is taken to run for so long after a scheduled start, log or no log.
+const RUN_WINDOW_S: i64 = 180;
+
+/// What the file says of an account, by fingerprints only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// The application's id, where one is given.
+    pub client: Option<Fingerprint>,
+    /// The application's id and secret together.
+    pub credentials: Option<Fingerprint>,
+    /// The access token.
+    pub access: Option<Fingerprint>,
+    /// The refresh token.
+    pub refresh: Option<Fingerprint>,
+    /// A PIN or a pasted address waiting to be exchanged.
+    pub once: Option<Fingerprint>,
+}
+
+/// What is known of Kometa.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kometa {
+    /// When its log last grew.
+    pub active_at: Option<UnixSeconds>,
+    /// Its scheduled starts around now: the last one before, and those of the next three days.
+    pub starts: Vec<UnixSeconds>,
+}
+
+/// Everything that a decision is made from.
+#[derive(Clone)]
+pub struct Facts<'a> {
+    /// The wall clock.
+    pub now: UnixSeconds,
+    /// The file.
+    pub seen: Seen,
+    /// The journal.
+    pub history: &'a History,
+    /// Kometa.
+    pub kometa: Kometa,
+    /// A person asked for a refresh now.
+    pub forced: bool,
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Nothing before `until`, or before the file changes.
+    Wait {
+        /// When to look again without being woken by anything else.
+        until: Option<UnixSeconds>,
+        /// Why nothing is done now.
+        reason: Waiting,
+    },
+    /// The file's pair is news: keep it.
+    Adopt,
+    /// The newest pair is not in the file: put it there.
+    Publish(Publishing),
+    /// The block was emptied: respect it.
+    SignOut,
+    /// A PIN or a pasted address waits: exchange it.
+    Exchange,
+    /// Spend a refresh token.
+    Refresh(Refreshing),
+}
+
+/// Why nothing is done now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// The token is good.
+    Valid,
+    /// The last attempt failed; the next one has its time.
+    Retry,
+    /// Kometa is running and still has life in its token.
+    KometaRuns,
+    /// The clock has not been set yet.
+    ClockNotSet,
+    /// There is no `client_id`.
+    NoClient,
+    /// The block was emptied by somebody, and stays so.
+    SignedOut,
+    /// There has never been a token.
+    NeverAuthorized,
+    /// The provider called the refresh token invalid.
+    Rejected,
+}
+
+impl Waiting {
+    /// Whether only a person can change this.
+    #[must_use]
+    pub const fn needs_person(self) -> bool {
+        matches!(self, Self::NeverAuthorized | Self::Rejected | Self::NoClient)
+    }
+}
+
+/// Why a pair is written into the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Publishing {
+    /// It is new.
+    New,
+    /// A spent one stands in the file: a stale copy was written back.
+    SpentCameBack,
+}
+
+/// Why a token is spent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refreshing {
+    /// Its time has come.
+    Due,
+    /// Kometa starts soon, and would start with too little left.
+    BeforeKometa,
+    /// The access token has expired.
+    Expired,
+    /// Nobody knows how long it lives.
+    UnknownLife,
+    /// Somebody asked.
+    Forced,
+    /// The file's pair was called invalid; the one before it may live.
+    Fallback,
+    /// It was called invalid a day ago; perhaps the provider thinks better of it.
+    SecondLook,
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Valid => "valid",
+            Self::Retry => "the last attempt failed",
+            Self::KometaRuns => "Kometa is running",
+            Self::ClockNotSet => "the clock is not set",
+            Self::NoClient => "no client_id",
+            Self::SignedOut => "signed out",
+            Self::NeverAuthorized => "not authorized yet",
+            Self::Rejected => "the provider rejected the refresh token",
+        })
+    }
+}
+
+impl fmt::Display for Refreshing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Due => "due",
+            Self::BeforeKometa => "before Kometa's run",
+            Self::Expired => "expired",
+            Self::UnknownLife => "unknown lifetime",
+            Self::Forced => "asked for",
+            Self::Fallback => "the pair before it may live",
+            Self::SecondLook => "second look",
+        })
+    }
+}
+
+/// Decides. The order is the order of urgency: keep what we have, believe the
+/// file, exchange what a person gave, and only then look at the time.
+#[must_use]
+pub fn decide(facts: &Facts) -> Decision {
+    let (now, history, seen) = (facts.now, facts.history, facts.seen);
+    let wait = |until, reason| Decision::Wait { until, reason };
+    if now < SANE_CLOCK {
+        return wait(None, Waiting::ClockNotSet);
+    }
+    if seen.client.is_none() {
+        return wait(None, Waiting::NoClient);
+    }
+    if let Some(ownership) = whose(&seen, history) {
+        return ownership;
+    }
+    if seen.once.is_some_and(|once| !history.used.contains(&once)) {
+        return match retry_at(facts) {
+            Some(at) => wait(Some(at), Waiting::Retry),
+            None => Decision::Exchange,
+        };
+    }
+    let Some(current) = history.current.as_ref().filter(|held| held.grant.refresh_token.is_some()) else {
+        let reason = if history.signed_out.is_some() { Waiting::SignedOut } else { Waiting::NeverAuthorized };
+        return wait(None, reason);
+    };
+    let (at, reason) = when(facts, current);
+    match retry_at(facts) {
+        Some(retry) => wait(Some(retry.max(at)), Waiting::Retry),
+        None if at <= now => Decision::Refresh(reason),
+        None => {
+            let waiting = match reason {
+                Refreshing::SecondLook => Waiting::Rejected,
+                _ if kometa_until(facts, current).is_some_and(|until| until == at) => Waiting::KometaRuns,
+                _ => Waiting::Valid,
+            };
+            wait(Some(at.min(now.plus(LOOK_AGAIN_S))), waiting)
+        }
+    }
+}
+
+/// The token to spend when the decision is to refresh.
+#[must_use]
+pub fn token_to_spend(history: &History) -> Option<&Held> {
+    let current = history.current.as_ref()?;
+    let dead = current.refresh().is_some_and(|token| history.dead(token).is_some());
+    Some(history.fallback.as_ref().filter(|_| dead).unwrap_or(current))
+}
+
+/// From when and for how many seconds an access token lives; `None` where nobody knows.
+///
+/// The numbers come from hand-written files and from servers: what cannot be true is not believed.
+#[must_use]
+pub fn life(held: &Held) -> Option<(UnixSeconds, i64)> {
+    let plausible = |from: UnixSeconds, lifetime: i64| {
+        (CREATED_MIN <= from && from <= held.at.plus(SKEW_MAX_S) && (1..=LIFETIME_MAX_S).contains(&lifetime))
+            .then_some((from, lifetime))
+    };
+    let stated = held.grant.created_at.zip(held.grant.expires_in).and_then(|(from, life)| plausible(from, life));
+    let claimed = || held.grant.access_token.claimed_life().and_then(|(from, life)| plausible(from, life));
+    let ours = || {
+        (held.origin != Origin::Adopted).then(|| {
+            let lifetime = held.grant.expires_in.and_then(|life| plausible(held.at, life));
+            lifetime.unwrap_or((held.at, LIFETIME_DEFAULT_S))
+        })
+    };
+    stated.or_else(claimed).or_else(ours)
+}
+
+/// When an access token ends.
+#[must_use]
+pub fn expires_at(held: &Held) -> Option<UnixSeconds> {
+    life(held).map(|(from, lifetime)| from.plus(lifetime))
+}
+
+/// Whether the pair in the file may give way to the newest that we hold: it is that pair, or known to
+/// be worthless, or there is none. Somebody's own is not ours to replace.
+#[must_use]
+pub fn may_replace(seen: &Seen, history: &History) -> bool {
+    !matches!(whose(seen, history), Some(Decision::Adopt | Decision::SignOut))
+}
+
+/// Whose pair is in the file? `None` where it is the one that we know.
+fn whose(seen: &Seen, history: &History) -> Option<Decision> {
+    let current = history.current.as_ref();
+    let ours = current.and_then(Held::refresh);
+    let alive = ours.is_some_and(|token| history.dead(token).is_none());
+    let Some(token) = seen.refresh else {
+        return match current {
+            Some(held) if !held.published => Some(Decision::Publish(Publishing::New)),
+            // A half-emptied block is somebody at work: only a wholly empty one is a sign-out.
+            Some(_) if seen.access.is_none() && seen.once.is_none() => Some(Decision::SignOut),
+            _ => None,
+        };
+    };
+    if Some(token) == ours {
+        let same_access = current.map(|held| held.grant.access_token.fingerprint()) == seen.access;
+        return match history.unpublished() {
+            Some(_) if same_access => Some(Decision::Publish(Publishing::New)),
+            None if same_access || seen.access.is_none() => None,
+            // An answer without a new refresh token, or somebody's refresh that kept it.
+            Some(_) => Some(Decision::Publish(Publishing::New)),
+            None => Some(Decision::Adopt),
+        };
+    }
+    if history.is_spent(token) || history.dead(token).is_some() {
+        return match history.unpublished() {
+            Some(_) => Some(Decision::Publish(Publishing::New)),
+            None if alive => Some(Decision::Publish(Publishing::SpentCameBack)),
+            None => None,
+        };
+    }
+    Some(Decision::Adopt)
+}
+
+/// When the token is to be refreshed, and why then.
+fn when(facts: &Facts, current: &Held) -> (UnixSeconds, Refreshing) {
+    let now = facts.now;
+    if facts.forced {
+        return (now, Refreshing::Forced);
+    }
+    if let Some(dead) = current.refresh().and_then(|token| facts.history.dead(token)) {
+        return match &facts.history.fallback {
+            Some(_) => (now, Refreshing::Fallback),
+            None => (dead.at.plus(crate::backoff::REFUSED_S), Refreshing::SecondLook),
+        };
+    }
+    let Some((from, lifetime)) = life(current) else {
+        return (now, Refreshing::UnknownLife);
+    };
+    let expires = from.plus(lifetime);
+    if expires <= now {
+        return (now, Refreshing::Expired);
+    }
+    let jitter = lifetime / 20 * i64::from(current.draw.min(1000)) / 1000;
+    let mut due = (from.plus(lifetime / 3 * 2 - jitter), Refreshing::Due);
+    let needs = RUN_NEEDS_S.min(lifetime / 2);
+    for start in &facts.kometa.starts {
+        if *start > now && *start < due.0 && expires.since(*start) < needs {
+            due = (start.plus(-RUN_LEAD_S), Refreshing::BeforeKometa);
+        }
+    }
+    match kometa_until(facts, current) {
+        Some(until) if due.0 < until => (until, due.1),
+        _ => due,
+    }
+}
+
+/// Until when a running Kometa keeps its token, where it runs.
+fn kometa_until(facts: &Facts, current: &Held) -> Option<UnixSeconds> {
+    let now = facts.now;
+    let quiet = facts.kometa.active_at.filter(|at| *at <= now.plus(RUN_QUIET_S)).map(|at| at.plus(RUN_QUIET_S));
+    let window = facts.kometa.starts.iter().filter(|start| **start <= now).map(|start| start.plus(RUN_WINDOW_S)).max();
+    let (from, lifetime) = life(current)?;
+    // With so little left it would be pulled from under it anyway.
+    let last = from.plus(lifetime - (lifetime / 20).min(RUN_LEAD_S));
+    quiet.max(window).filter(|until| *until > now).map(|until| until.min(last)).filter(|until| *until > now)
+}
+
+/// The time before which nothing is sent again, while it lies ahead.
+fn retry_at(facts: &Facts) -> Option<UnixSeconds> {
+    let trouble = facts.history.trouble.as_ref()?;
+    if facts.forced || trouble.refused.is_some_and(|refused| Some(refused) != facts.seen.credentials) {
+        return None;
+    }
+    // A clock that was set back must not make a short wait a long one.
+    let at = trouble.not_before.min(facts.now.plus(crate::backoff::REFUSED_S));
+    (at > facts.now).then_some(at)
+}

@@ -1,0 +1,172 @@
+//! Arguments and environment to options.
+//!
+//! Pure but for clap's own reading of both. The man page, the completions and
+//! the table in the README come from this description.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::announce::log::LogFormat;
+use crate::provider::{MAL, PROVIDERS, Provider, TRAKT};
+use crate::refresh::is_loopback;
+use crate::refresh::request::Endpoint;
+
+/// The exit status for a wrong command line, as sysexits.h has it.
+pub const EXIT_USAGE: u8 = 64;
+
+/// Keeps the Trakt and MyAnimeList tokens in Kometa's config.yml valid.
+///
+/// It watches the file, refreshes each token before it expires, and rewrites nothing but the
+/// `authorization` block. Exit status: 0 fine, 1 failed but may work later, 2 a person must act,
+/// 64 wrong usage.
+#[derive(Debug, Parser)]
+#[command(name = "kometa-authd", version, propagate_version = false, subcommand_required = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Watch the config and keep its tokens valid, until told to stop
+    Run(Options),
+    /// Look once, refresh what is due, and end (for cron and timers)
+    Refresh {
+        /// Refresh every token, due or not
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        #[expect(missing_docs, reason = "the options have their own")]
+        options: Options,
+    },
+    /// Show how each account is: valid for how long, next refresh, last result
+    Status {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        #[expect(missing_docs, reason = "the options have their own")]
+        options: Options,
+    },
+    /// Read the config and report every problem with its place; change nothing
+    Check {
+        /// Show what an edit would change
+        #[arg(long)]
+        diff: bool,
+        #[command(flatten)]
+        #[expect(missing_docs, reason = "the options have their own")]
+        options: Options,
+    },
+    /// Serve a pretend Trakt and MyAnimeList on this machine
+    #[cfg(feature = "sandbox")]
+    Sandbox(crate::sandbox::cli::Args),
+    /// Show a minute of the daemon's life, against the sandbox
+    #[cfg(feature = "sandbox")]
+    Demo,
+}
+
+/// What every command takes.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// Kometa's config file; may be given several times [env: also KOMETA_CONFIG; default: /config/config.yml if there]
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        env = "KOMETA_AUTHD_CONFIG",
+        hide_env_values = true,
+        value_delimiter = ':'
+    )]
+    pub config: Vec<PathBuf>,
+
+    /// Folder for the journal, in the place of .kometa-authd beside the config
+    #[arg(long, value_name = "FOLDER", env = "KOMETA_AUTHD_STATE_DIR", hide_env_values = true)]
+    pub state_dir: Option<PathBuf>,
+
+    /// Where Trakt's OAuth endpoints are
+    #[arg(long, value_name = "URL", env = "KOMETA_AUTHD_TRAKT_AUTH_URL", hide_env_values = true, default_value = TRAKT.auth_url, value_parser = origin)]
+    pub trakt_auth_url: String,
+
+    /// Where MyAnimeList's OAuth endpoints are
+    #[arg(long, value_name = "URL", env = "KOMETA_AUTHD_MAL_AUTH_URL", hide_env_values = true, default_value = MAL.auth_url, value_parser = origin)]
+    pub mal_auth_url: String,
+
+    /// The redirect URI that the Trakt application was registered with
+    #[arg(long, value_name = "URI", env = "KOMETA_AUTHD_TRAKT_REDIRECT_URI", hide_env_values = true, default_value = TRAKT.redirect_uri.unwrap_or_default())]
+    pub trakt_redirect_uri: String,
+
+    /// PEM file with the certificates to trust, in the place of the system's
+    #[arg(long, value_name = "FILE", env = "KOMETA_AUTHD_CA_FILE", hide_env_values = true)]
+    pub ca_file: Option<PathBuf>,
+
+    /// Form of the log: journald's or text by itself, text, or JSON
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "KOMETA_AUTHD_LOG_FORMAT",
+        hide_env_values = true,
+        default_value = "auto"
+    )]
+    pub log_format: LogFormat,
+
+    /// How much to log: off, error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL", env = "KOMETA_AUTHD_LOG_LEVEL", hide_env_values = true, default_value = "info")]
+    pub log_level: LevelFilter,
+}
+
+impl Options {
+    /// Fills in what comes from variables with other programs' names.
+    ///
+    /// # Errors
+    /// There is no config, or a URL would carry tokens in the clear; the sentence says what to do.
+    pub fn complete(mut self, variable: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
+        if self.config.is_empty() {
+            self.config.extend(variable("KOMETA_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from));
+        }
+        if self.config.is_empty() {
+            // Where Kometa's image has it.
+            let usual = PathBuf::from("/config/config.yml");
+            let exists = variable("KOMETA_AUTHD_TEST_NO_DEFAULT").is_none() && usual.exists();
+            self.config.extend(exists.then_some(usual));
+        }
+        if self.config.is_empty() {
+            return Err(
+                "no config file: name Kometa's with --config /path/to/config.yml, or in KOMETA_CONFIG".to_owned()
+            );
+        }
+        if self.state_dir.is_none() {
+            // Several folders come separated by colons (systemd.exec(5)); the first is ours.
+            let given = variable("STATE_DIRECTORY").unwrap_or_default();
+            self.state_dir = given.split(':').next().filter(|path| !path.is_empty()).map(PathBuf::from);
+        }
+        Ok(self)
+    }
+
+    /// Where each provider is.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<Endpoint> {
+        let endpoint = |provider: &'static Provider| {
+            let trakt = provider.name == TRAKT.name;
+            Endpoint {
+                provider,
+                auth_url: if trakt { self.trakt_auth_url.clone() } else { self.mal_auth_url.clone() },
+                redirect_uri: provider.redirect_uri.map(|_| self.trakt_redirect_uri.clone()),
+            }
+        };
+        PROVIDERS.into_iter().map(endpoint).collect()
+    }
+}
+
+/// An address that tokens may be sent to: https, or this machine.
+fn origin(text: &str) -> Result<String, String> {
+    let url = text.trim_end_matches('/');
+    if url.starts_with("https://") || (url.starts_with("http://") && is_loopback(url)) {
+        Ok(url.to_owned())
+    } else {
+        Err("tokens go by https only, or by http to this machine".to_owned())
+    }
+}

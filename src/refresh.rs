@@ -1,0 +1,221 @@
+//! One exchange with a token endpoint.
+//!
+//! Invariant: [`exchange`] cannot be called without a [`Reservation`], so no
+//! token is spent whose successor could not be kept; and it sends one request,
+//! never a second. This file never decides whether to try again.
+
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::RootCertStore;
+
+use crate::store::Reservation;
+
+pub mod reply;
+pub mod request;
+
+use reply::Answer;
+use request::Request;
+
+/// Longer answers are not read: a grant has 2.5 KB at most.
+const BODY_MAX_BYTES: usize = 64 * 1024;
+/// A connection that takes longer would not carry an answer either.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Trakt has answered after twenty seconds on bad days.
+const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Trakt's front blocks requests without one.
+const USER_AGENT: &str = concat!("kometa-authd/", env!("CARGO_PKG_VERSION"));
+
+/// How a request ended.
+pub enum Outcome {
+    /// It never left: nothing can have been spent.
+    NotSent(String),
+    /// It was sent, and no whole answer came: it may have been acted on.
+    Unknown(String),
+    /// It was answered.
+    Answered(Answer),
+}
+
+/// The way to the providers.
+pub trait Network {
+    /// Sends one POST and waits for its whole answer.
+    fn post(&self, request: &Request) -> impl Future<Output = Outcome>;
+}
+
+/// Sends the request that spends what `reservation` was made for.
+pub async fn exchange<N: Network, H>(network: &N, request: &Request, _reservation: &Reservation<H>) -> Outcome {
+    network.post(request).await
+}
+
+/// HTTPS as the options want it.
+#[derive(Clone, Debug, Default)]
+pub struct Https {
+    /// Certificates to trust in the place of the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Network for Https {
+    async fn post(&self, request: &Request) -> Outcome {
+        let client = match self.client(&request.url) {
+            Ok(client) => client,
+            Err(why) => return Outcome::NotSent(why),
+        };
+        if let Err(error) = crate::disk::faults::point("post") {
+            return Outcome::NotSent(error.to_string());
+        }
+        let sent = client
+            .post(&request.url)
+            .header("content-type", request.content_type)
+            .header("accept", "application/json")
+            .body(request.body.expose().to_owned())
+            .send()
+            .await;
+        if let Err(error) = crate::disk::faults::point("answer") {
+            return Outcome::Unknown(error.to_string());
+        }
+        match sent {
+            Ok(response) => read(response).await,
+            Err(error) if error.is_connect() || error.is_builder() => Outcome::NotSent(cause(&error)),
+            Err(error) if error.is_timeout() => {
+                Outcome::Unknown(format!("no answer within {} seconds", TOTAL_TIMEOUT.as_secs()))
+            }
+            Err(error) => Outcome::Unknown(cause(&error)),
+        }
+    }
+}
+
+impl Https {
+    /// A client for one request: built in microseconds, and gone with its memory afterwards.
+    fn client(&self, url: &str) -> Result<reqwest::Client, String> {
+        let loopback = is_loopback(url);
+        let roots = if loopback { RootCertStore::empty() } else { find_roots(self.ca_file.as_ref())? };
+        let mut builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(client_config(roots)?)
+            .https_only(!loopback)
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .pool_max_idle_per_host(0)
+            .user_agent(USER_AGENT)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(TOTAL_TIMEOUT);
+        if loopback {
+            builder = builder.no_proxy();
+        }
+        builder.build().map_err(|error| cause(&error))
+    }
+}
+
+/// Whether a plain `http` address is allowed: it does not leave this machine.
+#[must_use]
+pub fn is_loopback(url: &str) -> bool {
+    reqwest::Url::parse(url).is_ok_and(|url| match url.host_str() {
+        Some("localhost") => true,
+        Some(host) => host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()),
+        None => false,
+    })
+}
+
+/// Who vouches for a server, from the first source that exists: the option, `SSL_CERT_FILE` and
+/// `SSL_CERT_DIR`, the system's, the built-in ones.
+fn find_roots(ca_file: Option<&PathBuf>) -> Result<RootCertStore, String> {
+    use rustls::pki_types::{CertificateDer, pem::PemObject};
+    let mut roots = RootCertStore::empty();
+    if let Some(path) = ca_file {
+        let unusable = |why: String| format!("--ca-file {} cannot be used: {why}", path.display());
+        for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unusable(error.to_string()))? {
+            let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
+            roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
+        }
+        if roots.is_empty() {
+            return Err(unusable("it holds no certificate".to_owned()));
+        }
+    } else {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    }
+    if roots.is_empty() {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    Ok(roots)
+}
+
+fn client_config(roots: RootCertStore) -> Result<rustls::ClientConfig, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// Reads an answer to its end. A body that breaks off may have held a grant.
+async fn read(mut response: reqwest::Response) -> Outcome {
+    let status = response.status().as_u16();
+    let retry_after_s = response.headers().get("retry-after").and_then(|value| retry_after_s(value.to_str().ok()?));
+    let mut body = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() > BODY_MAX_BYTES => {
+                return Outcome::Unknown(format!("an answer of more than {} KiB", BODY_MAX_BYTES / 1024));
+            }
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => return Outcome::Answered(Answer { status, retry_after_s, body }),
+            Err(error) => return Outcome::Unknown(format!("the answer broke off: {}", cause(&error))),
+        }
+    }
+}
+
+/// `Retry-After` is a number of seconds or a date (RFC 9110 section 10.2.3).
+fn retry_after_s(text: &str) -> Option<i64> {
+    text.trim().parse().ok().or_else(|| {
+        let at = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+        Some(at.as_second().saturating_sub(crate::clock::now().0).max(0))
+    })
+}
+
+/// The innermost cause of an error, which is what a person can act on; never an address with a query.
+fn cause(error: &reqwest::Error) -> String {
+    let mut deepest: Option<&dyn std::error::Error> = None;
+    while let Some(source) = deepest.map_or_else(|| std::error::Error::source(error), std::error::Error::source) {
+        deepest = Some(source);
+    }
+    match deepest.map(|source| (source, source.downcast_ref::<io::Error>().map(io::Error::kind))) {
+        Some((_, Some(io::ErrorKind::ConnectionRefused))) => "connection refused".to_owned(),
+        Some((_, Some(io::ErrorKind::ConnectionReset))) => "connection reset".to_owned(),
+        Some((source, _)) => source.to_string(),
+        None if error.is_timeout() => "timed out".to_owned(),
+        None => "the request failed".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Only addresses of this machine may be spoken to without TLS.
+    #[test]
+    fn loopback() {
+        for (url, expected) in [
+            ("http://127.0.0.1:8080", true),
+            ("http://[::1]/x", true),
+            ("http://localhost:1", true),
+            ("http://localhost.example.org", false),
+            ("http://10.0.0.1", false),
+            ("https://auth.trakt.tv", false),
+            ("nonsense", false),
+        ] {
+            assert_eq!(is_loopback(url), expected, "{url}");
+        }
+    }
+
+    /// Seconds and dates are understood, the rest is not.
+    #[test]
+    fn retry_after() {
+        assert_eq!(retry_after_s("120"), Some(120));
+        assert_eq!(retry_after_s("Sun, 06 Nov 1994 08:49:37 GMT"), Some(0));
+        assert!(retry_after_s("Fri, 31 Dec 2100 23:59:59 GMT").is_some_and(|seconds| seconds > 1_000_000));
+        assert_eq!(retry_after_s("soon"), None);
+    }
+}

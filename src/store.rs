@@ -1,0 +1,497 @@
+//! From a grant to the file: reserve, commit, recover.
+//!
+//! Invariants:
+//! - [`reserve`] proves that an answer can be kept before anything is spent.
+//! - The first file operation after an answer is one write and one sync of the
+//!   journal; the config file comes second.
+//! - The config file is at every moment wholly old or wholly new, and an edit
+//!   that somebody else made meanwhile is never overwritten.
+//!
+//! This file never talks to a network, and never decides whose pair is right:
+//! the caller's `make` looks at the text of the moment and says what to write.
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::disk::{Disk, Open, explain};
+use crate::file::{self, Snapshot, Unreadable};
+use crate::journal::{Held, Intent, Journal, Record};
+use crate::splice;
+use crate::token::{Fingerprint, UnixSeconds};
+
+/// Where an account's things are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The config file, links followed.
+    pub config: PathBuf,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// The state folder.
+    pub state: PathBuf,
+    /// The account's journal in it.
+    pub journal: PathBuf,
+    /// The copy that an edit in place can be finished from.
+    pub redo: PathBuf,
+    /// The new text, before it takes the file's place.
+    pub temp: PathBuf,
+}
+
+/// The state folder's name beside the config.
+pub const STATE_FOLDER: &str = ".kometa-authd";
+
+impl Place {
+    /// The places of an account. `config` has its links followed; `state` is beside it unless given,
+    /// and then its file names say which config they belong to.
+    #[must_use]
+    pub fn new(config: &Path, state: Option<&Path>, provider: &str) -> Self {
+        let folder = config.parent().unwrap_or(Path::new("/")).to_owned();
+        let name = config.file_name().unwrap_or(OsStr::new("config.yml")).to_string_lossy();
+        let stem = match state {
+            None => format!("{name}#{provider}"),
+            Some(_) => {
+                let which = Fingerprint::of(config.as_os_str().as_encoded_bytes()).to_string();
+                format!("{}-{name}#{provider}", &which[..8])
+            }
+        };
+        let state = state.map_or_else(|| folder.join(STATE_FOLDER), Path::to_owned);
+        Self {
+            config: config.to_owned(),
+            journal: state.join(format!("{stem}.journal")),
+            redo: state.join(format!("{stem}.redo")),
+            temp: folder.join(format!(".{name}.kometa-authd.tmp")),
+            folder,
+            state,
+        }
+    }
+}
+
+/// Why something was not done. Nothing is lost by it: what was not sent is not spent, and what was
+/// not written is in the journal.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// The state folder.
+    #[error("state folder {}: {why}", path.display())]
+    State {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The journal.
+    #[error("journal {}: {}", path.display(), explain(error))]
+    Journal {
+        /// The file.
+        path: PathBuf,
+        /// What failed.
+        error: io::Error,
+    },
+    /// The config's folder, or the file for writing.
+    #[error("{}: {}", path.display(), explain(error))]
+    Folder {
+        /// The file or folder.
+        path: PathBuf,
+        /// What failed.
+        error: io::Error,
+    },
+    /// The file cannot be read.
+    #[error("{0}")]
+    Unreadable(#[from] Unreadable),
+    /// The edit would touch more than the block.
+    #[error("{0}")]
+    Edit(#[from] splice::Refused),
+    /// Somebody keeps writing.
+    #[error("the file kept changing while it was written")]
+    Contended,
+    /// The file is not what it should be for this, and will be looked at again.
+    #[error("{0}")]
+    NotNow(String),
+}
+
+/// The proof that an answer can be kept: an open journal with room, and a folder that takes the file.
+pub struct Reservation<H> {
+    /// The journal.
+    pub journal: Journal<H>,
+}
+
+/// Makes sure of the state folder: ours alone, and made only where it is missing.
+pub fn ensure_state<D: Disk>(disk: &D, path: &Path) -> Result<(), Refused> {
+    let refused = |why: String| Refused::State { path: path.to_owned(), why };
+    let meta = match disk.meta(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            disk.create_folder(path).map_err(|error| refused(format!("cannot be made: {}", explain(&error))))?;
+            disk.meta(path)
+        }
+        found => found,
+    };
+    let meta = meta.map_err(|error| refused(explain(&error)))?;
+    if !meta.is_folder() {
+        return Err(refused("it is not a folder".to_owned()));
+    }
+    // Shares and FUSE make the owner and the mode up; what is there is as safe as the config beside it.
+    if disk.place(path).is_ok_and(|place| place.silent.is_some()) {
+        return Ok(());
+    }
+    if meta.owner.0 != disk.user() {
+        return Err(refused(format!(
+            "it belongs to user {}, and this is user {}; give it away with `chown -R {}`, or name another with --state-dir",
+            meta.owner.0,
+            disk.user(),
+            disk.user()
+        )));
+    }
+    if meta.mode & 0o077 != 0 {
+        return Err(refused("others may look into it, and it holds tokens; `chmod 700` it".to_owned()));
+    }
+    Ok(())
+}
+
+/// Opens an account's journal for writing.
+pub fn open_journal<D: Disk>(disk: &D, place: &Place) -> Result<Journal<D::Handle>, Refused> {
+    ensure_state(disk, &place.state)?;
+    Journal::open(disk, &place.journal).map_err(|error| Refused::Journal { path: place.journal.clone(), error })
+}
+
+/// Proves that the answer to a request can be kept, before it is sent: the journal has the intent and
+/// room for the grant, the file can be edited, and its folder takes a file of the new size.
+///
+/// `make` is the edit with a grant like the one that is expected.
+pub fn reserve<D: Disk>(
+    disk: &D,
+    place: &Place,
+    snapshot: &Snapshot<D::Handle>,
+    spends: Fingerprint,
+    now: UnixSeconds,
+    make: &Make,
+) -> Result<Reservation<D::Handle>, Refused> {
+    let new = make(&snapshot.text)?.unwrap_or_default();
+    // Real tokens may be longer than the pretend ones.
+    let size = snapshot.text.len().max(new.len()) + crate::journal::RESERVED_BYTES;
+    try_folder(disk, place, snapshot, size)?;
+    let mut journal = open_journal(disk, place)?;
+    journal
+        .reserve(disk, &Record::Intent(Intent { spends, at: now }), &place.state)
+        .map_err(|error| Refused::Journal { path: place.journal.clone(), error })?;
+    Ok(Reservation { journal })
+}
+
+/// The first thing that happens to a grant: one write and one sync.
+pub fn keep<D: Disk>(
+    disk: &D,
+    place: &Place,
+    reservation: &mut Reservation<D::Handle>,
+    held: &Held,
+) -> Result<(), Refused> {
+    reservation
+        .journal
+        .add(disk, &Record::Held(held.clone()))
+        .map_err(|error| Refused::Journal { path: place.journal.clone(), error })
+}
+
+/// What is to be written, given the text of the moment; `None` where the text is not to be changed.
+pub type Make<'a> = dyn Fn(&str) -> Result<Option<String>, Refused> + 'a;
+
+/// How the file was replaced.
+pub struct Replaced<H> {
+    /// The file as it now is.
+    pub fingerprint: Fingerprint,
+    /// The file that was there before, still open: a writer that had it open writes into it.
+    pub before: Option<Snapshot<H>>,
+}
+
+/// How often an edit is made again because the file changed under it.
+const ATTEMPTS_MAX: usize = 16;
+
+/// Puts an edit in the file's place. Built from the file as it is at that moment, verified by `make`,
+/// and taken back where somebody else was faster. `None` where there was nothing to change.
+pub fn replace<D: Disk>(
+    disk: &D,
+    place: &Place,
+    journal: &mut Journal<D::Handle>,
+    make: &Make,
+) -> Result<Option<Replaced<D::Handle>>, Refused> {
+    let mut way = Way::Exchange;
+    for _ in 0..ATTEMPTS_MAX {
+        let base = file::read(disk, &place.config)?;
+        let Some(new) = make(&base.text)?.filter(|new| *new != base.text) else {
+            return Ok(None);
+        };
+        if base.meta.links != 1 || disk.place(&place.config).is_ok_and(|found| found.mount_point) {
+            // A mount point cannot be renamed over, and a hard link would be cut in two.
+            way = Way::InPlace;
+        }
+        let after = Fingerprint::of(new.as_bytes());
+        // May be lost: it only helps to tell our own leftovers from somebody's edit.
+        let _ = journal.note(disk, &Record::Edit(base.fingerprint, after));
+        let step = match way {
+            Way::InPlace => in_place(disk, place, &base, &new)?,
+            Way::Exchange | Way::Rename => by_rename(disk, place, &base, &new, way)?,
+        };
+        match step {
+            Step::Done => return Ok(Some(Replaced { fingerprint: after, before: Some(base) })),
+            Step::Changed => {}
+            Step::Use(other) => way = other,
+        }
+    }
+    Err(Refused::Contended)
+}
+
+/// Finishes or clears away what a crash left behind. To be called under the lock, before anything else.
+pub fn recover<D: Disk>(disk: &D, place: &Place) -> Result<(), Refused> {
+    let failed = |path: &Path, error| Refused::Folder { path: path.to_owned(), error };
+    if let Ok(redo) = disk.open(&place.redo, Open::Read) {
+        let (bytes, _) = disk.read(&redo, file::SIZE_MAX_BYTES * 2 + 64).map_err(|error| failed(&place.redo, error))?;
+        if let Some((old, new)) = parse_redo(&bytes) {
+            let config = disk.open(&place.config, Open::Write).map_err(|error| failed(&place.config, error))?;
+            let (found, _) = disk.read(&config, file::SIZE_MAX_BYTES).map_err(|error| failed(&place.config, error))?;
+            if found != old && found != new && is_torn(&found, old, new) {
+                overwrite(disk, &config, new, found.len()).map_err(|error| failed(&place.config, error))?;
+            }
+        }
+        disk.remove(&place.redo).map_err(|error| failed(&place.redo, error))?;
+    }
+    let Ok(leftover) = disk.open(&place.temp, Open::Read) else {
+        return Ok(());
+    };
+    let history = Journal::peek(disk, &place.journal).unwrap_or_default();
+    let leftover = file::read_handle(disk, place.temp.clone(), leftover);
+    if let (Some((before, after)), Ok(leftover), Ok(config)) = (history.edit, leftover, file::read(disk, &place.config))
+        && config.fingerprint == after
+        && leftover.fingerprint != before
+        && leftover.fingerprint != after
+    {
+        // We were stopped between the exchange and the look at what came out: an edit that
+        // somebody else had just made. It goes back; ours is made again on top of it.
+        disk.exchange(&place.temp, &place.config).map_err(|error| failed(&place.config, error))?;
+    }
+    disk.remove(&place.temp).map_err(|error| failed(&place.temp, error))?;
+    disk.sync_folder(&place.folder).map_err(|error| failed(&place.folder, error))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Exchange,
+    Rename,
+    InPlace,
+}
+
+enum Step {
+    Done,
+    /// The file changed meanwhile: read it again.
+    Changed,
+    /// The file system does not do it this way.
+    Use(Way),
+}
+
+/// A folder that takes a new file of that size, or a file that can be written in place.
+fn try_folder<D: Disk>(disk: &D, place: &Place, snapshot: &Snapshot<D::Handle>, size: usize) -> Result<(), Refused> {
+    let failed = |path: &Path, error| Refused::Folder { path: path.to_owned(), error };
+    let in_place = || {
+        disk.open(&place.config, Open::Write).map_err(|error| failed(&place.config, error))?;
+        ensure_state(disk, &place.state)?;
+        let attempt = trial(disk, &place.redo, &vec![b'\n'; size + snapshot.text.len()]);
+        attempt.map_err(|error| failed(&place.state, error))
+    };
+    if snapshot.meta.links != 1 || disk.place(&place.config).is_ok_and(|found| found.mount_point) {
+        return in_place();
+    }
+    match trial(disk, &place.temp, &vec![b'\n'; size]) {
+        Ok(()) => Ok(()),
+        Err(error) if asks_for_in_place(&error) => in_place(),
+        Err(error) => Err(failed(&place.folder, error)),
+    }
+}
+
+/// Writes a file of some size and removes it again.
+fn trial<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let file = create(disk, path)?;
+    let written = disk.write_at(&file, bytes, 0).and_then(|()| disk.sync_data(&file));
+    let removed = disk.remove(path);
+    written.and(removed)
+}
+
+/// Makes a file of ours anew; whatever has its name is a leftover.
+fn create<D: Disk>(disk: &D, path: &Path) -> io::Result<D::Handle> {
+    match disk.open(path, Open::CreateNew) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            disk.remove(path)?;
+            disk.open(path, Open::CreateNew)
+        }
+        done => done,
+    }
+}
+
+/// Errors that say "not by a new file in this folder", while the file itself may be writable.
+fn asks_for_in_place(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::ACCESS | Errno::PERM | Errno::BUSY | Errno::XDEV | Errno::ROFS))
+}
+
+fn by_rename<D: Disk>(
+    disk: &D,
+    place: &Place,
+    base: &Snapshot<D::Handle>,
+    new: &str,
+    way: Way,
+) -> Result<Step, Refused> {
+    let step = rename_steps(disk, place, base, new, way);
+    // The name is gone after a rename, holds the old text after an exchange, and the new one after a failure.
+    let removed = disk.remove(&place.temp);
+    match step {
+        Ok(Step::Done) => {
+            if way == Way::Exchange {
+                removed.map_err(|error| Refused::Folder { path: place.temp.clone(), error })?;
+            }
+            disk.sync_folder(&place.folder).map_err(|error| Refused::Folder { path: place.folder.clone(), error })?;
+            Ok(Step::Done)
+        }
+        Ok(step) => Ok(step),
+        Err(error) if asks_for_in_place(&error) => Ok(Step::Use(Way::InPlace)),
+        Err(error) => Err(Refused::Folder { path: place.temp.clone(), error }),
+    }
+}
+
+fn rename_steps<D: Disk>(disk: &D, place: &Place, base: &Snapshot<D::Handle>, new: &str, way: Way) -> io::Result<Step> {
+    use rustix::io::Errno;
+    let temp = create(disk, &place.temp)?;
+    disk.write_at(&temp, new.as_bytes(), 0)?;
+    if disk.copy_attributes(&base.handle, &temp).is_err() {
+        // Owner, mode and ACL are the user's: a file that cannot have them does not take the place.
+        return Ok(Step::Use(Way::InPlace));
+    }
+    disk.sync(&temp)?;
+    if !is_still(disk, &place.config, base) {
+        return Ok(Step::Changed);
+    }
+    if way == Way::Rename {
+        disk.rename(&place.temp, &place.config)?;
+        return Ok(Step::Done);
+    }
+    match disk.exchange(&place.temp, &place.config) {
+        Ok(()) => {}
+        Err(error) => {
+            let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+            return match errno {
+                Some(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => Ok(Step::Use(Way::Rename)),
+                _ => Err(error),
+            };
+        }
+    }
+    if is_still(disk, &place.temp, base) {
+        return Ok(Step::Done);
+    }
+    // Somebody was faster by a moment: what came out is their edit, and it goes back at once.
+    disk.exchange(&place.temp, &place.config)?;
+    Ok(Step::Changed)
+}
+
+/// Whether a path leads to the very file and text that an edit was made from.
+fn is_still<D: Disk>(disk: &D, path: &Path, base: &Snapshot<D::Handle>) -> bool {
+    let read = || {
+        let handle = disk.open(path, Open::Read).ok()?;
+        disk.read(&handle, file::SIZE_MAX_BYTES).ok()
+    };
+    read()
+        .is_some_and(|(bytes, meta)| meta.identity == base.meta.identity && Fingerprint::of(&bytes) == base.fingerprint)
+}
+
+/// Writes the file where it is: both texts are in the state folder first, so that a torn write can be
+/// finished, and the file is compared before and after.
+fn in_place<D: Disk>(disk: &D, place: &Place, base: &Snapshot<D::Handle>, new: &str) -> Result<Step, Refused> {
+    let failed = |path: &Path, error| Refused::Folder { path: path.to_owned(), error };
+    let config = disk.open(&place.config, Open::Write).map_err(|error| failed(&place.config, error))?;
+    let prepare = || {
+        let redo = create(disk, &place.redo)?;
+        disk.write_at(&redo, &redo_bytes(base.text.as_bytes(), new.as_bytes()), 0)?;
+        disk.sync(&redo)?;
+        disk.sync_folder(&place.state)
+    };
+    prepare().map_err(|error| failed(&place.redo, error))?;
+    if !is_still(disk, &place.config, base) {
+        disk.remove(&place.redo).map_err(|error| failed(&place.redo, error))?;
+        return Ok(Step::Changed);
+    }
+    overwrite(disk, &config, new.as_bytes(), base.text.len()).map_err(|error| failed(&place.config, error))?;
+    let (found, _) = disk.read(&config, file::SIZE_MAX_BYTES).map_err(|error| failed(&place.config, error))?;
+    disk.remove(&place.redo).map_err(|error| failed(&place.redo, error))?;
+    Ok(if found == new.as_bytes() { Step::Done } else { Step::Changed })
+}
+
+fn overwrite<D: Disk>(disk: &D, file: &D::Handle, new: &[u8], old_size: usize) -> io::Result<()> {
+    disk.write_at(file, new, 0)?;
+    if new.len() < old_size {
+        disk.set_size(file, new.len() as u64)?;
+    }
+    disk.sync(file)
+}
+
+fn redo_bytes(old: &[u8], new: &[u8]) -> Vec<u8> {
+    let mut bytes = format!("{} {} {}\n", Fingerprint::of(&[old, new].concat()), old.len(), new.len()).into_bytes();
+    bytes.extend_from_slice(old);
+    bytes.extend_from_slice(new);
+    bytes
+}
+
+/// The two texts of a redo copy, where it is whole; one that is torn was never relied on.
+fn parse_redo(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let header_end = bytes.iter().position(|byte| *byte == b'\n')?;
+    let mut header = std::str::from_utf8(&bytes[..header_end]).ok()?.split(' ');
+    let (checksum, old, new) = (header.next()?, header.next()?.parse().ok()?, header.next()?.parse::<usize>().ok()?);
+    let (old, rest) = bytes[header_end + 1..].split_at_checked(old)?;
+    let texts_match = rest.len() == new && Fingerprint::parse(checksum)? == Fingerprint::of(&bytes[header_end + 1..]);
+    texts_match.then_some((old, rest))
+}
+
+/// Whether a file is what a write of `new` over `old` leaves when it is cut off: a start of the one and
+/// the end of the other, or some blocks of each.
+fn is_torn(found: &[u8], old: &[u8], new: &[u8]) -> bool {
+    /// No medium tears less than a sector.
+    const SECTOR_BYTES: usize = 512;
+    let same_at = |other: &[u8], from: usize, to: usize| {
+        other.get(from..to.min(other.len())).is_some_and(|piece| piece == &found[from..to]) || from == to
+    };
+    if found.len() > old.len().max(new.len()) {
+        return false;
+    }
+    let common = found.iter().zip(new).take_while(|(a, b)| a == b).count();
+    if found.get(common..) == old.get(common..) {
+        return true;
+    }
+    (0..found.len()).step_by(SECTOR_BYTES).all(|from| {
+        let to = (from + SECTOR_BYTES).min(found.len());
+        same_at(old, from, to) || same_at(new, from, to)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A cut-off write is known by its two halves; a person's edit is not taken for one.
+    #[test]
+    fn torn_or_edited() {
+        let old: Vec<u8> = (0..2000_u32).map(|n| b'a' + (n % 23) as u8).collect();
+        let new: Vec<u8> = (0..1900_u32).map(|n| b'A' + (n % 19) as u8).collect();
+        for cut in [0, 1, 700, 1899, 1900] {
+            let torn = [&new[..cut], &old[cut..]].concat();
+            assert!(is_torn(&torn, &old, &new), "cut at {cut}");
+        }
+        let blocks = [&old[..512], &new[512..1024], &old[1024..]].concat();
+        assert!(is_torn(&blocks, &old, &new));
+        let mut edited = old.clone();
+        edited[5] = b'!';
+        assert!(!is_torn(&edited, &old, &new));
+        assert!(!is_torn(b"plex:\n", &old, &new));
+    }
+
+    /// A redo copy says whether it is whole.
+    #[test]
+    fn redo_round_trip() {
+        let bytes = redo_bytes(b"old\n", b"newer\n");
+        assert_eq!(parse_redo(&bytes), Some((&b"old\n"[..], &b"newer\n"[..])));
+        for cut in 0..bytes.len() {
+            assert_eq!(parse_redo(&bytes[..cut]), None, "cut at {cut}");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The real edges, wired into what the loop asks for.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::announce::{self, systemd};
+use crate::clock::{self, Rang, Timer};
+use crate::daemon::{Wake, World};
+use crate::disk::RealDisk;
+use crate::event::{Event, Kind};
+use crate::refresh::request::Request;
+use crate::refresh::{Https, Network, Outcome};
+use crate::signals::Signals;
+use crate::token::UnixSeconds;
+use crate::watch::Watch;
+
+/// This machine.
+pub struct Real {
+    https: Https,
+    watch: Watch,
+    timer: Timer,
+    signals: Signals,
+    watchdog: Option<tokio::time::Interval>,
+    is_ready: bool,
+}
+
+impl Real {
+    /// Takes the signals over and starts watching; needs the runtime's context.
+    pub fn new(https: Https) -> std::io::Result<Self> {
+        let watchdog = systemd::watchdog_interval().map(|interval| {
+            let mut ticks = tokio::time::interval(interval);
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            ticks
+        });
+        Ok(Self {
+            https,
+            watch: Watch::new(),
+            timer: Timer::new(),
+            signals: Signals::new()?,
+            watchdog,
+            is_ready: false,
+        })
+    }
+}
+
+impl Network for Real {
+    async fn post(&self, request: &Request) -> Outcome {
+        self.https.post(request).await
+    }
+}
+
+impl World for Real {
+    type Disk = RealDisk;
+
+    fn disk(&self) -> &RealDisk {
+        &RealDisk
+    }
+
+    fn now(&self) -> UnixSeconds {
+        clock::now()
+    }
+
+    fn draw(&self) -> f64 {
+        fastrand::f64()
+    }
+
+    async fn pause(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+    }
+
+    fn watch(&mut self, config: usize, path: &Path) -> bool {
+        self.watch.add(config, path).is_ok()
+    }
+
+    async fn wake(&mut self, until: Option<UnixSeconds>, status: &str) -> Wake {
+        systemd::status(status);
+        if !std::mem::replace(&mut self.is_ready, true) {
+            systemd::ready();
+        }
+        loop {
+            let watchdog = async {
+                match &mut self.watchdog {
+                    Some(ticks) => ticks.tick().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = self.signals.stopping() => return Wake::Stop,
+                () = self.signals.reload() => {
+                    systemd::reloading();
+                    // The next call says that we are ready again.
+                    self.is_ready = false;
+                    return Wake::Reload;
+                }
+                changed = self.watch.changed() => return changed,
+                rang = self.timer.wait(until) => {
+                    return if rang == Rang::ClockSet { Wake::ClockSet } else { Wake::Deadline };
+                }
+                _ = watchdog => systemd::alive(),
+            }
+        }
+    }
+
+    async fn stopping(&self) {
+        self.signals.stopping().await;
+    }
+
+    fn announce(&mut self, event: Event) {
+        if event.kind == Kind::Stopping {
+            systemd::stopping();
+        }
+        announce::to_log(&event);
+    }
+}
