@@ -4,7 +4,7 @@
 //! config and writes none.
 
 use super::faults::Fault;
-use super::ledger::{Rotation, Rules};
+use super::rules::{Rotation, Rules};
 use super::{Options, Sandbox};
 use crate::provider::{MAL, TRAKT};
 use crate::token::Grant;
@@ -12,7 +12,7 @@ use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 
-/// Arguments of `kometa-authd sandbox`.
+/// Serve pretend providers on loopback, to try things out without an account
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// Where to listen: a loopback address; port 0 for any that is free
@@ -24,8 +24,16 @@ pub struct Args {
     /// What becomes of the old pair when a token is refreshed
     #[arg(long, value_enum, default_value_t)]
     pub rotation: RotationArg,
-    /// Something that goes wrong: [WHERE:]WHAT[=VALUE][@TIMES[~SKIP]], for example 5xx@3,
-    /// mal.token:delay=2s@always or drop-after (repeatable)
+    /// Something that goes wrong, for example 5xx@3, mal.token:delay=2s@always or drop-after
+    ///
+    /// Repeatable. The grammar is `[WHERE:]WHAT[=VALUE][@TIMES[~SKIP]]`. WHERE is token (both token
+    /// endpoints, the default), trakt.token, mal.token, device-code, device-token, revoke, authorize,
+    /// data, elsewhere or any. WHAT is delay=TIME, late=TIME (acts, then waits), hang, drop-before,
+    /// drop-after, truncate, reset, garbage, refuse=TIME, a status from 400 to 599 or 5xx,
+    /// lost=STATUS (acts, answers an error), 403-html, challenge, 429=SECONDS/json (or text, html;
+    /// either part may be left out), huge=BYTES, padded=BYTES, 302=URL (or 301, 303, 307, 308),
+    /// invalid-client, invalid-grant, no-KEY or KEY=VALUE for a key of the answer. TIMES is a number
+    /// or always; SKIP is how many requests pass first.
     #[arg(long, value_name = "FAULT")]
     pub fault: Vec<Fault>,
     /// Allow one POST a second for each client, as Trakt does

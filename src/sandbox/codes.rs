@@ -237,7 +237,7 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::ledger::Rules;
+    use crate::sandbox::rules::Rules;
 
     const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
 

@@ -96,21 +96,21 @@ fn summary(world: &World, now: UnixSeconds) -> String {
     let live = ledger.entries().iter().filter(|entry| entry.refresh_lives(now)).count();
     let mut text = format!(
         "A pretend Trakt and MyAnimeList. Nothing here is worth anything elsewhere.\n\n\
-         pairs issued      {}\nrefresh tokens live   {live}\nrefresh tokens spent  {spent}, presented again {reused} times\n\
-         requests          {}\n",
+         pairs issued          {}\nrefresh tokens live   {live}\nrefresh tokens spent  {spent}, presented again: {reused}\n\
+         requests              {}\n",
         ledger.entries().len(),
         world.requests.len(),
     );
     // Writing to a string cannot fail.
     for fault in world.faults() {
-        let _ = writeln!(text, "fault waiting     {fault}");
+        let _ = writeln!(text, "fault waiting         {fault}");
     }
     for visit in world.requests.iter().rev().take(10) {
         let status = visit.status.map_or_else(|| "no answer".to_owned(), |status| status.to_string());
         let grant_type = visit.grant_type.as_deref().unwrap_or_default();
         let _ = writeln!(
             text,
-            "request           {} {} {grant_type} {status} {}",
+            "request               {} {} {grant_type} {status} {}",
             visit.method,
             visit.path,
             visit.faults.join(" ")
@@ -177,7 +177,7 @@ fn activate(user_code: &str) -> Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::ledger::Rules;
+    use crate::sandbox::rules::Rules;
 
     const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
 
@@ -205,7 +205,7 @@ mod tests {
         assert_eq!(world.ledger.rules.lifetime_s, Some(20));
         assert_eq!(world.ledger.codes.devices[0].decision, Some(Decision::Approved));
         let page = answer(&mut world, NOW, &Request::get("/")).expect("an own address");
-        assert!(String::from_utf8(page.body).expect("text").contains("fault waiting     token:503@3"));
+        assert!(String::from_utf8(page.body).expect("text").contains("fault waiting         token:503@3"));
         let json = answer(&mut world, NOW, &Request::get("/ledger.json")).expect("an own address");
         let json: Value = serde_json::from_slice(&json.body).expect("JSON");
         assert_eq!(json["tokens"][0]["refresh_lives"], true);

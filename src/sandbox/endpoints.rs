@@ -6,8 +6,9 @@
 //! shows. This file never does IO and never reads a clock.
 
 use super::codes::CodeRefused;
-use super::ledger::{Client, DeadAnswer, Ledger, Refused};
+use super::ledger::{Ledger, Refused};
 use super::message::{Params, Reply, Request, escape};
+use super::rules::{Client, DeadAnswer};
 use crate::token::{Grant, UnixSeconds};
 use serde_json::{Value, json};
 
@@ -302,7 +303,7 @@ fn granted(grant: Grant) -> Reply {
 mod tests {
     use super::*;
     use crate::provider::{MAL, TRAKT};
-    use crate::sandbox::ledger::{Rotation, Rules};
+    use crate::sandbox::rules::{Rotation, Rules};
     use crate::token::Secret;
 
     const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
@@ -359,7 +360,7 @@ mod tests {
             let body = json!({"client_id": "c", "client_secret": "any", "grant_type": "refresh_token",
                 "redirect_uri": "urn:ietf:wg:oauth:2.0:oob", "refresh_token": token.expose()});
             let reply = ledger.handle(NOW, &post("/oauth/token", &body.to_string()));
-            let grant = Grant::from_json(&reply.body).ok().expect("a grant");
+            let grant = Grant::from_json(&reply.body).expect("a grant");
             assert_eq!((grant.created_at, grant.expires_in), (Some(NOW), Some(20)));
             assert_eq!((grant.scope.as_deref(), grant.token_type.as_deref()), (Some("public"), Some("bearer")));
             token = grant.refresh_token.expect("a refresh token");
@@ -367,7 +368,7 @@ mod tests {
         let token = ledger.issue(NOW, &MAL, "c").refresh_token.expect("a refresh token");
         let body = format!("client_id=c&client_secret=&grant_type=refresh_token&refresh_token={}", token.expose());
         let reply = ledger.handle(NOW, &Request::post("/v1/oauth2/token", FORM, body).with("user-agent", "test"));
-        let grant = Grant::from_json(&reply.body).ok().expect("a grant");
+        let grant = Grant::from_json(&reply.body).expect("a grant");
         assert!(grant.created_at.is_none() && grant.scope.is_none() && grant.refresh_token.is_some());
         assert_eq!(grant.token_type.as_deref(), Some("Bearer"));
     }

@@ -1,10 +1,10 @@
 //! A pretend Trakt and `MyAnimeList` on loopback, for the demo and the tests.
 //!
 //! ```text
-//! request → server (E) → world: faults → endpoints → ledger, codes → world → server → answer
+//! request → server, connection (E) → world: faults → endpoints → ledger, codes → world → connection → answer
 //! ```
 //!
-//! Everything but [`server`] and [`cli`] is pure: what a provider does is the same for a client
+//! Everything but [`server`], its connections and [`cli`] is pure: what a provider does is the same for a client
 //! of the running server and for a simulation that calls [`world::World::exchange`].
 //!
 //! A test starts one, points the program at [`Sandbox::url`], and asks the ledger afterwards:
@@ -23,12 +23,14 @@
 
 pub mod cli;
 pub mod codes;
+mod connection;
 mod control;
 pub mod endpoints;
 pub mod faults;
 pub mod ledger;
 pub mod message;
 pub mod mint;
+pub mod rules;
 pub mod server;
 pub mod world;
 
@@ -36,7 +38,8 @@ use crate::provider::Provider;
 use crate::token::{Grant, Secret, UnixSeconds};
 use codes::Decision;
 use faults::Fault;
-use ledger::{Ledger, Rules};
+use ledger::Ledger;
+use rules::Rules;
 use server::Server;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -6,8 +6,9 @@
 
 use super::endpoints::Endpoint;
 use super::faults::{Fault, Kind};
-use super::ledger::{Ledger, Rules};
+use super::ledger::Ledger;
 use super::message::{Reply, Request};
+use super::rules::Rules;
 use crate::provider::Key;
 use crate::token::{Fingerprint, Secret, UnixSeconds};
 
