@@ -1,6 +1,7 @@
 //! The running sandbox, asked byte by byte over plain TCP: each fault arrives as it is described,
 //! and the ledger knows whether the token was spent.
 #![cfg(feature = "sandbox")]
+#![allow(clippy::disallowed_methods, reason = "a loop that ends by an event has a limit on the clock")]
 
 use kometa_authd::provider::{MAL, TRAKT};
 use kometa_authd::sandbox::ledger::Ended;

@@ -80,12 +80,19 @@ impl From<Args> for Options {
 /// # Errors
 /// The address cannot be listened on, or standard output is gone.
 pub fn serve(args: Args) -> io::Result<()> {
-    let (mut wake, waker) = UnixStream::pair()?;
+    let (wake, waker) = UnixStream::pair()?;
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::low_level::pipe::register(signal, waker.try_clone()?)?;
     }
-    let sandbox = Sandbox::start(args.into())?;
-    let mut out = io::stdout().lock();
+    let mut options = Options::from(args);
+    // A config from an earlier run must not hold what this run issues for something else.
+    options.rules.seed = fastrand::u64(..);
+    serve_until(options, io::stdout().lock(), wake)
+}
+
+/// Serves until there is something to read.
+fn serve_until(options: Options, mut out: impl Write, mut wake: impl Read) -> io::Result<()> {
+    let sandbox = Sandbox::start(options)?;
     out.write_all(usage(&sandbox).as_bytes())?;
     out.flush()?;
     wake.read_exact(&mut [0])
@@ -179,6 +186,17 @@ mod tests {
         {
             assert!(read(&format!("sandbox {bad}")).is_err(), "{bad}");
         }
+    }
+
+    /// It says how to use it, serves until it is woken, and then stops without an error.
+    #[test]
+    fn serves_until_woken() {
+        let mut said = Vec::new();
+        serve_until(Options::default(), &mut said, &b"x"[..]).expect("it stops");
+        assert!(String::from_utf8(said).expect("text").contains("kometa-authd run --config"));
+        let busy = Sandbox::start(Options::default()).expect("a sandbox");
+        let options = Options { listen: busy.address(), ..Options::default() };
+        assert!(serve_until(options, Vec::new(), &b"x"[..]).is_err());
     }
 
     /// What is printed is a config: each block can be read, and its refresh token lives.

@@ -104,6 +104,7 @@ async fn respond(shared: &Arc<Shared>, request: hyper::Request<Incoming>) -> Res
     }
 }
 
+#[allow(clippy::disallowed_methods, reason = "a fault that waits is asked for by its time")]
 async fn wait_ms(ms: u64) {
     if ms > 0 {
         tokio::time::sleep(Duration::from_millis(ms)).await;

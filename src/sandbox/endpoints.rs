@@ -351,6 +351,22 @@ mod tests {
 
     const MAL_REFRESH: &str = "client_id=c&grant_type=refresh_token&refresh_token=x";
 
+    /// The three ways in which a dead refresh token has been refused.
+    #[test]
+    fn dead_token_answers() {
+        for (dead, status, code) in [
+            (DeadAnswer::InvalidGrant, 400, "invalid_grant"),
+            (DeadAnswer::Unauthorized, 401, "invalid_grant"),
+            (DeadAnswer::InvalidRequest, 401, "invalid_request"),
+        ] {
+            let mut ledger = Ledger::new(Rules { dead, ..Rules::default() });
+            let reply =
+                ledger.handle(NOW, &Request::post("/v1/oauth2/token", FORM, MAL_REFRESH).with("user-agent", "t"));
+            let body: Value = serde_json::from_slice(&reply.body).expect("JSON");
+            assert_eq!((reply.status, body["error"].as_str()), (status, Some(code)), "{dead:?}");
+        }
+    }
+
     /// Each provider's answer has its own fields, and the next refresh works with it.
     #[test]
     fn grants_of_both_providers() {

@@ -278,6 +278,8 @@ impl Ledger {
     ) -> &Entry {
         let (expires_in, access_token) = self.access_token(now, provider, client_id);
         let refresh_token = Secret::new(if provider == MAL.name { self.mint.long_opaque() } else { self.mint.hex(64) });
+        let month_s = (provider == MAL.name).then_some(MONTH_S);
+        let refresh_expires_at = self.rules.refresh_lifetime_s.or(month_s).map(|seconds| now.plus(seconds));
         let (access_token, refresh_token) = self.next_texts.take().unwrap_or((access_token, refresh_token));
         self.entries.push(Entry {
             provider,
@@ -296,7 +298,7 @@ impl Ledger {
             access_ended: None,
             refresh_ended: None,
             parent,
-            refresh_expires_at: self.rules.refresh_lifetime_s.map(|seconds| now.plus(seconds)),
+            refresh_expires_at,
         });
         &self.entries[self.entries.len() - 1]
     }
@@ -315,8 +317,7 @@ impl Ledger {
 
     fn access_token(&mut self, now: UnixSeconds, provider: &'static str, client_id: &str) -> (i64, Secret) {
         let is_mal = provider == MAL.name;
-        // Trakt's lifetime of 2026, and the one that MyAnimeList grants in practice.
-        let expires_in = self.rules.lifetime_s.unwrap_or(if is_mal { 2_678_400 } else { 604_800 });
+        let expires_in = self.rules.lifetime_s.unwrap_or(if is_mal { MONTH_S } else { WEEK_S });
         let text = if is_mal { self.mint.jwt(client_id, now, expires_in) } else { self.mint.hex(64) };
         (expires_in, Secret::new(text))
     }
@@ -338,6 +339,12 @@ impl Ledger {
         }
     }
 }
+
+/// Trakt's lifetime of access tokens in 2026.
+const WEEK_S: i64 = 604_800;
+
+/// What `MyAnimeList` grants in practice, for either token.
+const MONTH_S: i64 = 2_678_400;
 
 #[cfg(test)]
 mod tests {
@@ -424,6 +431,20 @@ mod tests {
         assert!(ledger.revoke(access.expose()) && !ledger.revoke("nothing"));
         let dead = ledger.refresh(NOW, "trakt", "c", token.expose()).err();
         assert_eq!(dead, Some(Refused::Ended(Ended::Revoked)));
+    }
+
+    /// Where the rules say nothing, the lifetimes are the providers' own.
+    #[test]
+    fn lifetimes_of_the_providers() {
+        let mut ledger = Ledger::new(Rules::default());
+        for (provider, expires_in, month, outlives_it) in
+            [(&TRAKT, 604_800, 2_678_400, true), (&MAL, 2_678_400, 2_678_400, false)]
+        {
+            let grant = ledger.issue(NOW, provider, "c");
+            assert_eq!(grant.expires_in, Some(expires_in), "{}", provider.name);
+            assert!(ledger.live(NOW.plus(month - 1), provider, "c").is_some(), "{}", provider.name);
+            assert_eq!(ledger.live(NOW.plus(month), provider, "c").is_some(), outlives_it, "{}", provider.name);
+        }
     }
 
     /// A renewal keeps the refresh token alive and spends nothing; named texts are used once.

@@ -51,7 +51,8 @@ pub struct Rules {
     pub rotation: Rotation,
     /// Lifetime of access tokens; none means a week for Trakt and 31 days for `MyAnimeList`.
     pub lifetime_s: Option<i64>,
-    /// Lifetime of unused refresh tokens; none means for ever.
+    /// Lifetime of unused refresh tokens; none means for ever for Trakt, where nobody knows, and
+    /// 31 days for `MyAnimeList`, which documents a month.
     pub refresh_lifetime_s: Option<i64>,
     /// Lifetime of PINs and authorization codes.
     pub code_lifetime_s: i64,

@@ -187,6 +187,7 @@ impl Shared {
     }
 
     /// Refuses connections for so long, and breaks those that are open.
+    #[allow(clippy::disallowed_methods, reason = "a fault that waits is asked for by its time")]
     pub(super) fn close_for(self: &Arc<Self>, time: Duration) {
         self.turn(Door::Closed);
         let shared = Arc::clone(self);
