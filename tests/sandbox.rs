@@ -139,6 +139,20 @@ fn answers_that_never_come() {
     }
 }
 
+/// A request that has arrived is acted on, although its client has gone: a timeout is no refusal.
+#[test]
+fn clients_that_go() {
+    let sandbox = start(Rotation::Strict);
+    let token = refresh_token(&sandbox.issue(&TRAKT, "c", 0));
+    sandbox.fault("delay=50".parse().expect("a fault"));
+    let mut client = TcpStream::connect(sandbox.address()).expect("a connection");
+    client.write_all(trakt(&token).as_bytes()).expect("sent");
+    assert!(sandbox.wait(PATIENCE, |world| world.requests.len() == 1));
+    drop(client);
+    assert!(sandbox.wait(PATIENCE, |world| world.requests[0].acted == Some(200)));
+    assert!(!sandbox.is_live(&token));
+}
+
 /// Refused connections: open ones break, new ones are refused, the port stays, and all is well after.
 #[test]
 fn refused_connections() {

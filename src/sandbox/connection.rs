@@ -80,9 +80,20 @@ async fn respond(shared: &Arc<Shared>, request: hyper::Request<Incoming>) -> Res
         return Ok(response(reply));
     }
     let arrival = shared.change(|world| world.arrive(shared.now_ms(), &request));
-    wait_ms(arrival.delay_ms).await;
-    let delivery = shared.change(|world| world.act(shared.now(), &arrival, &request));
-    wait_ms(arrival.late_ms).await;
+    let late_ms = arrival.late_ms;
+    let acting = {
+        let shared = Arc::clone(shared);
+        async move {
+            wait_ms(arrival.delay_ms).await;
+            shared.change(|world| world.act(shared.now(), &arrival, &request))
+        }
+    };
+    // A task of its own: a real server acts on what it has received, whether or not the client is
+    // still there, and hyper drops what it serves to a client that is gone.
+    let Ok(delivery) = tokio::spawn(acting).await else {
+        return Err(Ending::Close);
+    };
+    wait_ms(late_ms).await;
     match delivery {
         Delivery::Answer(reply) => Ok(response(reply)),
         Delivery::Huge(bytes) => {

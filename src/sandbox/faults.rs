@@ -139,7 +139,7 @@ pub enum Shape {
 /// What goes wrong. "Acts" means that the server did what was asked: the token is spent.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Kind {
-    /// `delay=MS`: waits, then acts. Combines with the next fault of another kind.
+    /// `delay=MS`: waits, then acts, even if the client has gone. Combines with a fault of another kind.
     Delay(u64),
     /// `late=MS`: acts, waits, then answers. Combines likewise.
     Late(u64),
