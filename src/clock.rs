@@ -23,12 +23,12 @@ pub fn now() -> UnixSeconds {
     UnixSeconds(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
-/// The clock in local time, for a person: `2026-11-22 15:04`.
+/// The clock in local time, for a person: `2026-11-22 15:04:05`.
 #[must_use]
 pub fn local(at: UnixSeconds) -> String {
     jiff::Timestamp::from_second(at.0).map_or_else(
         |_| format!("{} seconds after 1970", at.0),
-        |at| at.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string(),
+        |at| at.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
     )
 }
 
@@ -46,6 +46,9 @@ pub struct Timer(Option<Receiver>);
 
 /// How often the fallback looks.
 const TICK: Duration = Duration::from_secs(60);
+
+/// The year 2100: far enough to mean never.
+const FAR_S: i64 = 4_102_444_800;
 
 impl Timer {
     /// Makes a timer; needs the runtime's context.
@@ -74,7 +77,7 @@ impl Timer {
     async fn wait_on(fd: &Receiver, until: Option<UnixSeconds>) -> io::Result<Rang> {
         let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
         // A timer of zero is disarmed, and one in the far future still hears of a clock that is set.
-        let at = until.map_or(i64::from(i32::MAX), |until| until.0.max(1));
+        let at = until.map_or(FAR_S, |until| until.0.max(1));
         let spec = Itimerspec { it_interval: zero, it_value: Timespec { tv_sec: at, tv_nsec: 0 } };
         let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
         loop {

@@ -9,7 +9,7 @@ use crate::disk::RealDisk;
 use crate::health::{Report, State};
 use crate::options::{Command, EXIT_USAGE, Options};
 use crate::refresh::Https;
-use crate::settings::{self, References};
+use crate::settings::References;
 use crate::world::Real;
 use crate::{announce, check, clock};
 
@@ -23,7 +23,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::Status { json, options } => complete(options).map(|options| status(&options, json)),
         Command::Check { diff, options } => complete(options).map(|options| check_all(&options, diff)),
         #[cfg(feature = "sandbox")]
-        Command::Sandbox(args) => Ok(crate::sandbox::cli::serve(&args).map(|()| 0)),
+        Command::Sandbox(args) => Ok(crate::sandbox::cli::serve(args).map(|()| 0)),
         #[cfg(feature = "sandbox")]
         Command::Demo => Ok(crate::sandbox::demo::show()),
     };

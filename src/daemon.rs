@@ -5,6 +5,7 @@
 //! again. Everything with an effect goes through [`World`], so that the same
 //! loop runs against the real edges and against simulated ones.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -86,6 +87,8 @@ const LOOK_AGAIN_MAX_S: i64 = 60;
 const STOP_GRACE: Duration = Duration::from_secs(8);
 /// How often somebody else's lock is tried.
 const LOCK_RETRY: Duration = Duration::from_millis(200);
+/// How often before it is let be: longer than any request takes.
+const LOCK_ATTEMPTS: u32 = 300;
 /// How often one visit may act before it lets the others have their turn.
 const STEPS_MAX: usize = 8;
 /// How often the file that a config took the place of is looked at, a second apart at first.
@@ -108,6 +111,7 @@ struct Watched<W: World> {
     wakes_at: Option<UnixSeconds>,
     polled: bool,
     recovered: bool,
+    lockless: bool,
     misses: u32,
     said: Option<(Kind, String)>,
     accounts: Vec<Account>,
@@ -120,6 +124,8 @@ type HandleOf<W> = <<W as World>::Disk as Disk>::Handle;
 struct Account {
     provider: &'static Provider,
     said: Option<(Kind, String)>,
+    /// What was done since the account last came to rest; said together with what comes next.
+    news: Option<Kind>,
     status: String,
     /// What the journal could not take.
     overlay: Option<Box<Held>>,
@@ -182,6 +188,7 @@ impl<W: World> Daemon<W> {
             wakes_at: None,
             polled: false,
             recovered: false,
+            lockless: false,
             misses: 0,
             said: None,
             accounts: Vec::new(),
@@ -224,7 +231,21 @@ impl<W: World> Daemon<W> {
                 Wake::Stop => self.stopped = true,
             }
         }
+        self.last_chance().await;
         self.world.announce(Event::new(Kind::Stopping, "kometa-authd"));
+    }
+
+    /// A pair that only memory has gets one more chance before memory ends.
+    async fn last_chance(&mut self) {
+        for config in 0..self.configs.len() {
+            let unkept = |account: &&mut Account| account.overlay.as_ref().is_some_and(|held| !held.published);
+            for account in self.configs[config].accounts.iter_mut().filter(unkept) {
+                account.hold_until = None;
+            }
+            if self.configs[config].accounts.iter_mut().any(|mut account| unkept(&&mut account)) {
+                self.visit(config, false).await;
+            }
+        }
     }
 
     /// One look at everything, for the one-shot; `forced` refreshes what is not due yet.
@@ -331,6 +352,10 @@ impl<W: World> Daemon<W> {
         let is_news = self.configs[config].fingerprint != Some(snapshot.fingerprint);
         self.configs[config].fingerprint = Some(snapshot.fingerprint);
         if is_news {
+            for account in &mut self.configs[config].accounts {
+                // What held it up may be gone.
+                account.hold_until = None;
+            }
             for problem in &settings.problems {
                 let event = Event::new(Kind::SettingsProblem, self.configs[config].path.display().to_string());
                 self.world.announce(event.detail(problem.to_string()));
@@ -346,6 +371,7 @@ impl<W: World> Daemon<W> {
                 self.configs[config].accounts.push(Account {
                     provider,
                     said: None,
+                    news: None,
                     status: String::new(),
                     overlay: None,
                     hold_until: None,
@@ -394,7 +420,7 @@ impl<W: World> Daemon<W> {
 
     /// Says something about an account, once.
     fn tell(&mut self, config: usize, provider: &'static Provider, event: Event) {
-        let news = Some((event.kind, format!("{} {:?}", event.detail, event.expires_at)));
+        let news = Some(key(&event));
         if let Some(account) = self.account(config, provider) {
             if account.said == news {
                 return;
@@ -460,7 +486,11 @@ impl<W: World> Daemon<W> {
             return self.rest(config, &section, &history, until, reason);
         }
         drop((section, history));
-        let _lock = self.lock(config, provider, place).await;
+        let _lock = match self.lock(config, provider, place).await {
+            Ok(lock) => lock,
+            Err(_) if self.stopped => return None,
+            Err(why) => return self.hold(config, provider, Kind::NothingSent, &why),
+        };
         if let Err(why) = store::recover(self.world.disk(), place) {
             return self.hold(config, provider, Kind::GrantWaits, &why);
         }
@@ -498,27 +528,42 @@ impl<W: World> Daemon<W> {
         Some(self.world.now().plus(1))
     }
 
-    /// Takes the lock of the config's folder: one of us reads, spends and writes at a time.
-    async fn lock(&mut self, config: usize, provider: &'static Provider, place: &Place) -> Option<HandleOf<W>> {
-        let mut waited = 0_u32;
-        loop {
+    /// Takes the lock of the config's folder: one of us reads, spends and writes at a time. `None`
+    /// where the file system has no locks.
+    async fn lock(
+        &mut self,
+        config: usize,
+        provider: &'static Provider,
+        place: &Place,
+    ) -> Result<Option<HandleOf<W>>, Refused> {
+        for attempt in 0..LOCK_ATTEMPTS {
             match self.world.disk().lock(&place.folder, true) {
-                Ok(Some(lock)) => return Some(lock),
+                Ok(Some(lock)) => return Ok(Some(lock)),
                 Ok(None) => {
-                    if waited == 5 {
+                    if attempt == 5 {
                         let event = Event::new(Kind::WaitsForOther, self.name(config, provider));
                         self.world.announce(event);
                     }
-                    waited = waited.saturating_add(1);
-                    self.world.pause(LOCK_RETRY).await;
+                    self.stopped = tokio::select! {
+                        biased;
+                        () = self.world.stopping() => true,
+                        () = self.world.pause(LOCK_RETRY) => false,
+                    };
+                    if self.stopped {
+                        break;
+                    }
                 }
                 Err(error) => {
-                    let subject = place.folder.display().to_string();
-                    self.say(config, Event::new(Kind::NoLock, subject).detail(explain(&error)));
-                    return None;
+                    let event = Event::new(Kind::NoLock, place.folder.display().to_string());
+                    let event = event.detail(explain(&error));
+                    if !std::mem::replace(&mut self.configs[config].lockless, true) {
+                        self.world.announce(event);
+                    }
+                    return Ok(None);
                 }
             }
         }
+        Err(Refused::NotNow("another kometa-authd keeps the folder locked".to_owned()))
     }
 
     /// Nothing to do now: says so where it is news.
@@ -548,11 +593,22 @@ impl<W: World> Daemon<W> {
             Waiting::Retry => format!("{name} failing, next attempt {}", clock(until)),
             _ => format!("{name}: {reason}"),
         };
-        if let Some(account) = self.account(config, provider) {
-            account.status = status;
-            (account.misses, account.hold_until) = (0, None);
+        let account = self.account(config, provider)?;
+        account.status = status;
+        (account.misses, account.hold_until) = (0, None);
+        match account.news.take() {
+            // What was done and what comes next are one line.
+            Some(news) if reason == Waiting::Valid => {
+                account.said = Some(key(&event));
+                event.kind = news;
+                self.world.announce(event);
+            }
+            Some(news) => {
+                self.world.announce(Event::new(news, name));
+                self.tell(config, provider, event);
+            }
+            None => self.tell(config, provider, event),
         }
-        self.tell(config, provider, event);
         until
     }
 
@@ -583,8 +639,6 @@ impl<W: World> Daemon<W> {
         let Some(held) = look.section.adopted(self.world.now(), draw) else {
             return Next::At(None);
         };
-        let mut event = Event::new(Kind::Adopted, self.name(config, provider));
-        event.expires_at = decision::expires_at(&held);
         let disk = self.world.disk();
         let kept = store::open_journal(disk, place).and_then(|mut journal| {
             let noted = journal.note(disk, &Record::Held(held.clone()));
@@ -593,13 +647,12 @@ impl<W: World> Daemon<W> {
         let overlay = kept.is_err().then(|| Box::new(held));
         if let Some(account) = self.account(config, provider) {
             account.overlay = overlay;
+            account.news = Some(Kind::Adopted);
         }
         if let Err(why) = kept {
             // It is in the file; only a refresh needs the journal, and will say so again.
             let event = Event::new(Kind::StateUnusable, self.name(config, provider)).detail(why.to_string());
             self.tell(config, provider, event);
-        } else {
-            self.world.announce(event);
         }
         Next::Again
     }
@@ -635,65 +688,72 @@ impl<W: World> Daemon<W> {
     /// Puts the newest pair into the file.
     fn publish(&mut self, config: usize, place: &Place, look: &Look<HandleOf<W>>, why: Publishing) -> Next {
         let provider = look.section.provider;
-        let mut journal = match store::open_journal(self.world.disk(), place) {
-            Ok(journal) => journal,
-            Err(why) => return Next::At(self.hold(config, provider, Kind::GrantWaits, &why)),
-        };
-        let overlay = self.account(config, provider).and_then(|account| account.overlay.clone());
-        if let Some(held) = overlay {
-            // First of all what only memory has.
-            match journal.add(self.world.disk(), &Record::Held(*held)) {
-                Ok(()) => {
-                    if let Some(account) = self.account(config, provider) {
-                        account.overlay = None;
-                    }
-                }
-                Err(_) => journal.history = look.history.clone(),
-            }
-        }
         let kind = match why {
             Publishing::New => Kind::Published,
             Publishing::SpentCameBack => Kind::PutBack,
         };
-        match self.write(config, place, provider, &mut journal) {
-            Ok(()) => {
-                let mut event = Event::new(kind, self.name(config, provider));
-                event.expires_at = look.history.current.as_ref().and_then(decision::expires_at);
-                self.world.announce(event);
+        // Without a journal the file is all the more needed.
+        let mut journal = store::open_journal(self.world.disk(), place).ok();
+        let overlay = self.account(config, provider).and_then(|account| account.overlay.clone());
+        if let (Some(held), Some(open)) = (overlay, &mut journal)
+            && open.add(self.world.disk(), &Record::Held(*held)).is_ok()
+            && let Some(account) = self.account(config, provider)
+        {
+            account.overlay = None;
+        }
+        match self.write(config, place, provider, &look.history, journal.as_mut()) {
+            Ok(written) => {
+                if let Some(account) = self.account(config, provider).filter(|_| written) {
+                    account.news = Some(kind);
+                }
                 Next::Again
             }
             Err(why) => Next::At(self.hold(config, provider, Kind::GrantWaits, &why)),
         }
     }
 
-    /// Writes the journal's current pair into the file, where that is still ours to do.
+    /// Writes the newest pair into the file; false where the file has somebody's own by now.
     fn write(
         &mut self,
         config: usize,
         place: &Place,
         provider: &'static Provider,
-        journal: &mut Journal<HandleOf<W>>,
-    ) -> Result<(), Refused> {
-        let history = journal.history.clone();
-        let Some(held) = &history.current else { return Ok(()) };
-        let make = |text: &str| edit(text, provider, &held.grant, &history);
-        let replaced = store::replace(self.world.disk(), place, journal, &make)?;
-        let _ = journal.note(self.world.disk(), &Record::Published);
-        if let Some(account) = self.account(config, provider) {
+        history: &History,
+        mut journal: Option<&mut Journal<HandleOf<W>>>,
+    ) -> Result<bool, Refused> {
+        let Some(held) = &history.current else { return Ok(false) };
+        let disk = self.world.disk();
+        let foreign = Cell::new(false);
+        let make = |text: &str| {
+            let edited = edit(text, provider, &held.grant, history)?;
+            foreign.set(edited.is_none());
+            Ok(edited)
+        };
+        let mut note = |record: &Record| {
+            if let Some(journal) = &mut journal {
+                // Only a help for the next start.
+                let _ = journal.note(disk, record);
+            }
+        };
+        let replaced = store::replace(disk, place, &mut note, &make)?;
+        if foreign.get() {
+            return Ok(false);
+        }
+        note(&Record::Published);
+        let look_at = self.world.now().plus(1);
+        let watched = &mut self.configs[config];
+        if let Some(account) = watched.accounts.iter_mut().find(|account| account.provider == provider) {
             if let Some(held) = &mut account.overlay {
                 held.published = true;
             }
             account.misses = 0;
         }
         if let Some(replaced) = replaced {
-            let look_at = self.world.now().plus(1);
-            let watched = &mut self.configs[config];
             watched.fingerprint = Some(replaced.fingerprint);
-            if let Some(before) = replaced.before {
-                watched.orphan = Some(Orphan { snapshot: before, ours: replaced.fingerprint, look_at, looks: 0 });
-            }
+            watched.orphan =
+                replaced.before.map(|snapshot| Orphan { snapshot, ours: replaced.fingerprint, look_at, looks: 0 });
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Trades a refresh token, or what a person gave, for a grant; once.
@@ -825,7 +885,7 @@ impl<W: World> Daemon<W> {
         if kept.is_err() {
             journal.history.apply(&Record::Held(held.clone()));
             if let Some(account) = self.account(config, provider) {
-                account.overlay = Some(Box::new(held.clone()));
+                account.overlay = Some(Box::new(held));
             }
         }
         if let Some(used) = used {
@@ -833,16 +893,19 @@ impl<W: World> Daemon<W> {
             let _ = journal.note(self.world.disk(), &Record::Used(used));
             journal.history.apply(&Record::Used(used));
         }
-        let written = self.write(config, place, provider, journal);
-        let mut event = Event::new(kind, self.name(config, provider));
-        event.expires_at = expires_at;
+        let history = journal.history.clone();
+        let written = self.write(config, place, provider, &history, Some(journal));
         match (kept, written) {
-            (Ok(()), Ok(())) => {
-                self.world.announce(event);
+            (Ok(()), Ok(written)) => {
+                if let Some(account) = self.account(config, provider).filter(|_| written) {
+                    account.news = Some(kind);
+                }
                 Next::Again
             }
             (Ok(()), Err(why)) => Next::At(self.hold(config, provider, Kind::GrantWaits, &why)),
-            (Err(why), Ok(())) => {
+            (Err(why), Ok(_)) => {
+                let mut event = Event::new(kind, self.name(config, provider));
+                event.expires_at = expires_at;
                 self.world.announce(event);
                 Next::At(self.hold(config, provider, Kind::StateUnusable, &why))
             }
@@ -913,11 +976,12 @@ impl<W: World> Daemon<W> {
             return;
         };
         let place = Place::new(&orphan.snapshot.path, self.setup.state.as_deref(), provider.name);
-        let _lock = self.lock(config, provider, &place).await;
+        let Ok(_lock) = self.lock(config, provider, &place).await else { return };
         let Ok(mut journal) = store::open_journal(self.world.disk(), &place) else { return };
         // Only while the file is what we made of it; the blocks are put right by the look that follows.
         let make = |now: &str| Ok((Fingerprint::of(now.as_bytes()) == orphan.ours).then(|| text.clone()));
-        if let Ok(Some(replaced)) = store::replace(self.world.disk(), &place, &mut journal, &make) {
+        let mut note = |record: &Record| drop(journal.note(self.world.disk(), record));
+        if let Ok(Some(replaced)) = store::replace(self.world.disk(), &place, &mut note, &make) {
             orphan.snapshot.fingerprint = fingerprint;
             (orphan.ours, orphan.looks, orphan.look_at) = (replaced.fingerprint, 0, now.plus(1));
             self.configs[config].orphan = Some(orphan);
@@ -982,6 +1046,11 @@ fn seen(section: &Section) -> Seen {
         seen.once = None;
     }
     seen
+}
+
+/// What makes an event the same as the one before.
+fn key(event: &Event) -> (Kind, String) {
+    (event.kind, format!("{} {:?}", event.detail, event.expires_at))
 }
 
 fn account_name(path: &Path, provider: &Provider) -> String {

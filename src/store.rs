@@ -204,10 +204,13 @@ const ATTEMPTS_MAX: usize = 16;
 
 /// Puts an edit in the file's place. Built from the file as it is at that moment, verified by `make`,
 /// and taken back where somebody else was faster. `None` where there was nothing to change.
+///
+/// `note` gets a record for the journal before the file is touched. It may be lost: it only helps to
+/// tell our own leftovers from somebody's edit.
 pub fn replace<D: Disk>(
     disk: &D,
     place: &Place,
-    journal: &mut Journal<D::Handle>,
+    note: &mut dyn FnMut(&Record),
     make: &Make,
 ) -> Result<Option<Replaced<D::Handle>>, Refused> {
     let mut way = Way::Exchange;
@@ -221,8 +224,7 @@ pub fn replace<D: Disk>(
             way = Way::InPlace;
         }
         let after = Fingerprint::of(new.as_bytes());
-        // May be lost: it only helps to tell our own leftovers from somebody's edit.
-        let _ = journal.note(disk, &Record::Edit(base.fingerprint, after));
+        note(&Record::Edit(base.fingerprint, after));
         let step = match way {
             Way::InPlace => in_place(disk, place, &base, &new)?,
             Way::Exchange | Way::Rename => by_rename(disk, place, &base, &new, way)?,

@@ -19,6 +19,9 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
+/// How long an OAuth error is left alone that proves no dead token and no bad client.
+const NAMED_ERROR_S: i64 = 3600;
+
 /// What it means.
 pub enum Reply {
     /// A grant.
@@ -56,6 +59,7 @@ pub fn classify(answer: &Answer) -> Reply {
         Some("invalid_grant") if (400..500).contains(&status) => Reply::Invalid,
         Some("invalid_client" | "unauthorized_client") if (400..500).contains(&status) => Reply::BadClient,
         code => {
+            let named = code.is_some();
             let settled = (300..500).contains(&status) && status != 408;
             let what = match (status, code) {
                 (429, _) => "too many requests (HTTP 429)".into(),
@@ -65,7 +69,12 @@ pub fn classify(answer: &Answer) -> Reply {
                 (500..=599, None) => format!("the provider has trouble (HTTP {status})").into(),
                 _ => format!("HTTP {status}").into(),
             };
-            later(what, settled)
+            let mut reply = later(what, settled);
+            if let (Reply::Later { retry_after_s, .. }, 400 | 401, true) = (&mut reply, status, named) {
+                // An error with a name does not go away within minutes.
+                retry_after_s.get_or_insert(NAMED_ERROR_S);
+            }
+            reply
         }
     }
 }

@@ -23,6 +23,7 @@
 
 pub mod cli;
 pub mod codes;
+pub mod demo;
 mod connection;
 mod control;
 pub mod endpoints;
