@@ -423,6 +423,7 @@ mod tests {
         let (access, token) = (grant.access_token.clone(), grant.refresh_token.clone().expect("a refresh token"));
         assert_eq!(ledger.refresh(NOW, "trakt", "d", token.expose()).err(), Some(Refused::OtherClient));
         assert_eq!(ledger.refresh(NOW, "mal", "c", token.expose()).err(), Some(Refused::Unknown));
+        assert_eq!(ledger.use_access_token(NOW, "mal", access.expose()).err(), Some(Refused::Unknown));
         let mut at = |seconds| ledger.use_access_token(NOW.plus(seconds), "trakt", access.expose()).err();
         assert_eq!((at(0), at(19), at(20)), (None, None, Some(Refused::Expired)));
         assert_eq!(ledger.refresh(NOW.plus(60), "trakt", "c", token.expose()).err(), Some(Refused::Expired));

@@ -7,7 +7,7 @@ use super::connection::serve;
 use super::world::World;
 use crate::token::UnixSeconds;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -57,10 +57,6 @@ impl Server {
         if !address.ip().is_loopback() {
             let why = format!("the sandbox listens on loopback addresses only, not on {}", address.ip());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
-        }
-        if address.port() != 0 {
-            // `reserve` shares ports with its like; a second sandbox on this one is a mistake.
-            drop(StdListener::bind(address)?);
         }
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let first = reserve(address)?;
@@ -219,9 +215,9 @@ const BACKLOG: u32 = 128;
 /// Binds without listening: connections are refused, and the port is nobody else's.
 fn reserve(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // Lets the next listener be bound while the last one still listens.
+    // Two sockets may share an address as long as neither listens; so the next listener has its
+    // place before the last one is gone.
     socket.set_reuseaddr(true)?;
-    socket.set_reuseport(true)?;
     socket.bind(address)?;
     Ok(socket)
 }

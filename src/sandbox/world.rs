@@ -257,6 +257,21 @@ mod tests {
         }
     }
 
+    /// A server that kept the refresh token once rotates the next time.
+    #[test]
+    fn a_kept_token_is_kept_once() {
+        let faults = vec!["no-refresh_token".parse().expect("a fault")];
+        let mut world = World::new(Rules::default(), faults);
+        let (_, request, token) = refresh(&mut world);
+        let lives: Vec<bool> = (0..2)
+            .map(|at_s| {
+                world.exchange(at_s * 1000, &request);
+                world.ledger.is_live(UnixSeconds(at_s), token.expose())
+            })
+            .collect();
+        assert_eq!(lives, [true, false]);
+    }
+
     /// A delay combines with one other fault; two of a kind wait for two requests.
     #[test]
     fn faults_combine() {
