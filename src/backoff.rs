@@ -31,7 +31,7 @@ pub fn delay_s(attempts: u32, retry_after_s: Option<i64>, lifetime_s: i64, draw:
     let scale = |part: i64, max: i64| (lifetime_s / part).clamp(MIN_S, max);
     let doubled = scale(60, FIRST_S).saturating_mul(1 << attempts.saturating_sub(1).min(10));
     let delay = doubled.min(scale(10, MAX_S));
-    (delay - round(draw * delay as f64 / 5.0)).max(MIN_S)
+    (delay - round(draw * f64::from(i32::try_from(delay).unwrap_or(i32::MAX)) / 5.0)).max(MIN_S)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "both ends are small")]

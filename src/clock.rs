@@ -1,9 +1,10 @@
 //! The only reader of the wall clock, and the timer that wakes by it.
 //!
 //! The timer is absolute: it counts a suspend, and fires at once when the
-//! clock is set (`TFD_TIMER_CANCEL_ON_SET`, timerfd_create(2)), so that nothing
+//! clock is set (`TFD_TIMER_CANCEL_ON_SET`, `timerfd_create(2)`), so that nothing
 //! has to tick to notice. Where the system has no such timer, a minute's tick
 //! takes its place.
+#![expect(clippy::disallowed_methods, reason = "the one place where the clock is read")]
 
 use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -17,7 +18,6 @@ use crate::token::UnixSeconds;
 
 /// The wall clock now.
 #[must_use]
-#[expect(clippy::disallowed_methods, reason = "the one place where the clock is read")]
 pub fn now() -> UnixSeconds {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     UnixSeconds(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))

@@ -14,9 +14,10 @@ use crate::world::Real;
 use crate::{announce, check, clock};
 
 /// Runs a command to its end.
+#[must_use]
 pub fn run(command: Command) -> ExitCode {
     let variable = |name: &str| std::env::var(name).ok();
-    let complete = |options: Options| options.complete(variable);
+    let complete = |options: Options| options.complete(variable, Path::exists);
     let done = match command {
         Command::Run(options) => complete(options).map(|options| daemon(&options)),
         Command::Refresh { force, options } => complete(options).map(|options| refresh(&options, force)),

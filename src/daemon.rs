@@ -164,6 +164,9 @@ impl Pace {
     }
 }
 
+/// A config as it is now.
+type Read<H> = (Snapshot<H>, Settings);
+
 /// One look at an account under its lock.
 struct Look<H> {
     snapshot: Snapshot<H>,
@@ -238,11 +241,13 @@ impl<W: World> Daemon<W> {
     /// A pair that only memory has gets one more chance before memory ends.
     async fn last_chance(&mut self) {
         for config in 0..self.configs.len() {
-            let unkept = |account: &&mut Account| account.overlay.as_ref().is_some_and(|held| !held.published);
-            for account in self.configs[config].accounts.iter_mut().filter(unkept) {
-                account.hold_until = None;
+            let mut unkept = false;
+            for account in &mut self.configs[config].accounts {
+                if account.overlay.as_ref().is_some_and(|held| !held.published) {
+                    (account.hold_until, unkept) = (None, true);
+                }
             }
-            if self.configs[config].accounts.iter_mut().any(|mut account| unkept(&&mut account)) {
+            if unkept {
                 self.visit(config, false).await;
             }
         }
@@ -387,7 +392,7 @@ impl<W: World> Daemon<W> {
     }
 
     /// Reads and parses a config as it is now.
-    fn read(&self, config: usize) -> Result<(Snapshot<HandleOf<W>>, Settings), (Kind, String)> {
+    fn read(&self, config: usize) -> Result<Read<HandleOf<W>>, (Kind, String)> {
         let disk = self.world.disk();
         let snapshot =
             file::read(disk, &self.configs[config].path).map_err(|why| (Kind::Unreadable, why.to_string()))?;

@@ -4,6 +4,8 @@
 //! the tests can fail or stop the Nth operation and the simulation can put a
 //! whole pretend disk in its place. This file never decides what to write.
 
+#![expect(clippy::disallowed_methods, reason = "this is where files are touched")]
+
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;

@@ -70,6 +70,7 @@ pub enum Kind {
 impl Kind {
     /// Its level, its sentence, and what to do about it (empty where there is nothing to do).
     #[must_use]
+    #[expect(clippy::too_many_lines, reason = "a table")]
     pub const fn row(self) -> (Level, &'static str, &'static str) {
         use Level::{Debug, Error, Info, Warn};
         match self {

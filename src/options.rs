@@ -3,7 +3,7 @@
 //! Pure but for clap's own reading of both. The man page, the completions and
 //! the table in the README come from this description.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::filter::LevelFilter;
@@ -72,7 +72,7 @@ pub enum Command {
 /// What every command takes.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// Kometa's config file; may be given several times [env: also KOMETA_CONFIG; default: /config/config.yml if there]
+    /// Kometa's config file; may be given several times. Without it: `KOMETA_CONFIG`, or /config/config.yml
     #[arg(
         short,
         long,
@@ -123,15 +123,18 @@ impl Options {
     ///
     /// # Errors
     /// There is no config, or a URL would carry tokens in the clear; the sentence says what to do.
-    pub fn complete(mut self, variable: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
+    pub fn complete(
+        mut self,
+        variable: impl Fn(&str) -> Option<String>,
+        exists: impl Fn(&Path) -> bool,
+    ) -> Result<Self, String> {
         if self.config.is_empty() {
             self.config.extend(variable("KOMETA_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from));
         }
         if self.config.is_empty() {
             // Where Kometa's image has it.
             let usual = PathBuf::from("/config/config.yml");
-            let exists = variable("KOMETA_AUTHD_TEST_NO_DEFAULT").is_none() && usual.exists();
-            self.config.extend(exists.then_some(usual));
+            self.config.extend(exists(&usual).then_some(usual));
         }
         if self.config.is_empty() {
             return Err(

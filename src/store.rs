@@ -47,12 +47,11 @@ impl Place {
     pub fn new(config: &Path, state: Option<&Path>, provider: &str) -> Self {
         let folder = config.parent().unwrap_or(Path::new("/")).to_owned();
         let name = config.file_name().unwrap_or(OsStr::new("config.yml")).to_string_lossy();
-        let stem = match state {
-            None => format!("{name}#{provider}"),
-            Some(_) => {
-                let which = Fingerprint::of(config.as_os_str().as_encoded_bytes()).to_string();
-                format!("{}-{name}#{provider}", &which[..8])
-            }
+        let stem = if state.is_none() {
+            format!("{name}#{provider}")
+        } else {
+            let which = Fingerprint::of(config.as_os_str().as_encoded_bytes()).to_string();
+            format!("{}-{name}#{provider}", &which[..8])
         };
         let state = state.map_or_else(|| folder.join(STATE_FOLDER), Path::to_owned);
         Self {

@@ -4,6 +4,8 @@
 //! would leave a watch on the old one blind. The mask is narrow: reads, and
 //! writes that are not finished, wake nobody.
 
+#![expect(clippy::disallowed_methods, reason = "a watch is on a path, not on a file that is read")]
+
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};

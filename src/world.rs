@@ -64,6 +64,7 @@ impl World for Real {
         fastrand::f64()
     }
 
+    #[expect(clippy::disallowed_methods, reason = "this is where a pause is made")]
     async fn pause(&self, time: Duration) {
         tokio::time::sleep(time).await;
     }

@@ -1,4 +1,4 @@
-//! sd_notify(3): ready, what we do, still alive.
+//! `sd_notify(3)`: ready, what we do, still alive.
 //!
 //! Without `NOTIFY_SOCKET` every call does nothing.
 
@@ -33,7 +33,7 @@ pub fn alive() {
     let _ = sd_notify::notify(&[NotifyState::Watchdog]);
 }
 
-/// How often the service manager wants to hear that: half of what it allows, as sd_watchdog_enabled(3) advises.
+/// How often the service manager wants to hear that: half of what it allows, as `sd_watchdog_enabled(3)` advises.
 #[must_use]
 pub fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|allowed| allowed / 2)

@@ -2,6 +2,7 @@
 //!
 //! Runs the real program as a child against a sandbox with short-lived tokens,
 //! in a temporary folder, and shows what it does to the file.
+#![expect(clippy::disallowed_methods, reason = "plays the person, who has no disk trait")]
 
 use std::io::{self, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};

@@ -1,0 +1,233 @@
+//! What the tests of the real program share: a home with a config in it, and
+//! the program as a child whose log can be waited for.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(clippy::disallowed_methods, reason = "the tests play the person and the system")]
+
+use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use kometa_authd::sandbox::Sandbox;
+use kometa_authd::token::{Grant, Secret};
+
+/// Nothing that is waited for takes longer, even on a loaded machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// The `client_id` of every test's config.
+pub const CLIENT: &str = "test-client-id";
+
+/// A folder with a config in it.
+pub struct Home {
+    folder: tempfile::TempDir,
+    /// The config.
+    pub config: PathBuf,
+}
+
+impl Home {
+    /// A home whose config has this text.
+    pub fn new(text: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("config.yml");
+        std::fs::write(&config, text).unwrap();
+        Self { folder, config }
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The config's text now.
+    pub fn text(&self) -> String {
+        std::fs::read_to_string(&self.config).unwrap()
+    }
+
+    /// The names in the folder.
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(self.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// The program with a command and this home's config, against a sandbox.
+    pub fn command(&self, command: &str, sandbox: &Sandbox) -> Command {
+        let url = sandbox.url();
+        let mut program = program();
+        program.args([command, "--trakt-auth-url", &url, "--mal-auth-url", &url, "--config"]).arg(&self.config);
+        program
+    }
+
+    /// Runs a command to its end.
+    pub fn output(&self, command: &str, sandbox: &Sandbox, args: &[&str]) -> Output {
+        self.command(command, sandbox).args(args).output().unwrap()
+    }
+
+    /// Starts the daemon and waits until it is at rest for the first time.
+    pub fn daemon(&self, sandbox: &Sandbox) -> Running {
+        Running::start(self.command("run", sandbox))
+    }
+
+    /// Waits until the config's text is as wished.
+    pub fn wait(&self, holds: impl Fn(&str) -> bool) -> String {
+        let (tell, told) = channel();
+        let mut watch = notify::recommended_watcher(move |_| {
+            let _ = tell.send(());
+        })
+        .unwrap();
+        notify::Watcher::watch(&mut watch, self.path(), notify::RecursiveMode::NonRecursive).unwrap();
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let text = std::fs::read_to_string(&self.config).unwrap_or_default();
+            if holds(&text) {
+                return text;
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            assert!(told.recv_timeout(left).is_ok(), "the config never became as expected; it is:\n{text}");
+        }
+    }
+}
+
+/// The program, without this machine's settings.
+pub fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kometa-authd"));
+    for (name, _) in std::env::vars() {
+        if name.starts_with("KOMETA") || name.starts_with("PMM_") {
+            command.env_remove(name);
+        }
+    }
+    command.env("TZ", "UTC").env_remove("NOTIFY_SOCKET").env_remove("STATE_DIRECTORY").stdin(Stdio::null());
+    command
+}
+
+/// A running daemon.
+pub struct Running {
+    child: Child,
+    log: Arc<(Mutex<Vec<String>>, Condvar)>,
+    ended: Receiver<()>,
+}
+
+impl Running {
+    /// Starts a command whose log can be waited for.
+    pub fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let (end, ended) = channel();
+        let writer = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                writer.0.lock().unwrap().push(line);
+                writer.1.notify_all();
+            }
+            let _ = end.send(());
+        });
+        Self { child, log, ended }
+    }
+
+    /// Waits for a log line with all of these texts, also among those that came before.
+    pub fn wait_log(&self, texts: &[&str]) -> String {
+        self.wait_log_from(0, texts)
+    }
+
+    /// The same, from a line on.
+    pub fn wait_log_from(&self, from: usize, texts: &[&str]) -> String {
+        let end = Instant::now() + PATIENCE;
+        let mut log = self.log.0.lock().unwrap();
+        loop {
+            let found = log.iter().skip(from).find(|line| texts.iter().all(|text| line.contains(text)));
+            if let Some(line) = found {
+                return line.clone();
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            let (next, timeout) = self.log.1.wait_timeout(log, left).unwrap();
+            log = next;
+            assert!(!timeout.timed_out(), "never logged {texts:?}; the log is:\n{}", log.join("\n"));
+        }
+    }
+
+    /// How many lines there are.
+    pub fn log_len(&self) -> usize {
+        self.log.0.lock().unwrap().len()
+    }
+
+    /// The whole log so far.
+    pub fn log(&self) -> String {
+        self.log.0.lock().unwrap().join("\n")
+    }
+
+    /// The process id.
+    pub fn id(&self) -> i32 {
+        i32::try_from(self.child.id()).unwrap()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(rustix::process::Pid::from_raw(self.id()).unwrap(), signal).unwrap();
+    }
+
+    /// Waits for the end.
+    pub fn wait(mut self) -> (ExitStatus, String) {
+        assert!(self.ended.recv_timeout(PATIENCE).is_ok(), "it does not end; its log is:\n{}", self.log());
+        let status = self.child.wait().unwrap();
+        (status, self.log())
+    }
+
+    /// Asks it to stop, and waits for the end.
+    pub fn stop(self) -> (ExitStatus, String) {
+        self.signal(rustix::process::Signal::TERM);
+        self.wait()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A `trakt:` section with a grant in it, between lines that are nobody's business.
+pub fn config_with(grant: &Grant) -> String {
+    let mut text = format!(
+        "## my config, do not touch\nplex:\n  url: http://192.168.1.12:32400   # the server\n\ntrakt:\n  client_id: {CLIENT}\n  client_secret: test-client-secret  # keep\n  pin:\n  authorization:\n    # filled in\n"
+    );
+    let mut line = |key: &str, value: &str| {
+        let _ = writeln!(text, "    {key}: {value}");
+    };
+    line("access_token", grant.access_token.expose());
+    line("token_type", grant.token_type.as_deref().unwrap_or_default());
+    line("expires_in", &grant.expires_in.unwrap_or_default().to_string());
+    line("refresh_token", grant.refresh_token.as_ref().map_or("", Secret::expose));
+    line("scope", grant.scope.as_deref().unwrap_or_default());
+    line("created_at", &grant.created_at.map_or(0, |at| at.0).to_string());
+    text.push_str("settings:\n  cache: true\n");
+    text
+}
+
+/// The text of a value in the `authorization` block.
+pub fn value(text: &str, key: &str) -> String {
+    let start = text.find("authorization:").unwrap_or_default();
+    let line = text[start..].lines().find(|line| line.trim_start().starts_with(&format!("{key}:"))).unwrap_or_default();
+    line.split_once(':').map(|(_, value)| value.trim().trim_matches(['"', '\'']).to_owned()).unwrap_or_default()
+}
+
+/// The text with the block's values taken out, to compare everything else.
+pub fn around(text: &str) -> String {
+    const KEYS: [&str; 6] = ["access_token", "token_type", "expires_in", "refresh_token", "scope", "created_at"];
+    let mut out = String::new();
+    for line in text.split_inclusive('\n') {
+        match KEYS.iter().find(|key| line.trim_start().starts_with(&format!("{key}:"))) {
+            Some(key) => {
+                let _ = writeln!(out, "    {key}: …");
+            }
+            None => out.push_str(line),
+        }
+    }
+    out
+}
