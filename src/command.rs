@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::daemon::{Daemon, Setup, look};
+use crate::decision::Urgency;
 use crate::disk::RealDisk;
 use crate::health::{Report, State};
 use crate::options::{Command, EXIT_USAGE, Options};
@@ -53,7 +54,9 @@ fn daemon(options: &Options) -> io::Result<u8> {
 fn refresh(options: &Options, force: bool) -> io::Result<u8> {
     announce::log::start(options.log_format, options.log_level);
     block_on(async {
-        Daemon::new(Real::new(https(options))?, setup(options)).once(force).await;
+        Daemon::new(Real::new(https(options))?, setup(options))
+            .once(if force { Urgency::Forced } else { Urgency::Asked })
+            .await;
         Ok(())
     })?;
     let (reports, unreadable) = reports(options);
@@ -122,6 +125,8 @@ fn setup(options: &Options) -> Setup {
         state: options.state_dir.as_deref().map(absolute),
         endpoints: options.endpoints(),
         references,
+        times: options.kometa_times.clone().unwrap_or_default(),
+        zone: jiff::tz::TimeZone::system(),
     }
 }
 

@@ -12,13 +12,16 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
+
 use crate::backoff;
-use crate::decision::{self, Decision, Facts, Kometa, Publishing, Refreshing, Seen, Waiting};
+use crate::decision::{self, Decision, Facts, Kometa, Publishing, Refreshing, Seen, Urgency, Waiting};
 use crate::disk::{Disk, explain};
 use crate::event::{Event, Kind};
 use crate::file::{self, Snapshot};
 use crate::health::{self, Report};
 use crate::journal::{Dead, Held, History, Journal, Origin, Record, Trouble};
+use crate::kometa::Times;
 use crate::provider::{Login, Provider};
 use crate::refresh::reply::{self, Reply};
 use crate::refresh::request::{Endpoint, Offer, Request, token_request};
@@ -77,6 +80,10 @@ pub struct Setup {
     pub endpoints: Vec<Endpoint>,
     /// The variables that `<<name>>` references stand for.
     pub references: References,
+    /// When Kometa starts.
+    pub times: Times,
+    /// The zone that these times are of.
+    pub zone: TimeZone,
 }
 
 /// How often a place without events is looked at.
@@ -89,6 +96,10 @@ const STOP_GRACE: Duration = Duration::from_secs(8);
 const LOCK_RETRY: Duration = Duration::from_millis(200);
 /// How often before it is let be: longer than any request takes.
 const LOCK_ATTEMPTS: u32 = 300;
+/// How long a file that was written just now is left alone before it is written again.
+const QUIET: Duration = Duration::from_millis(400);
+/// How long an emptied block has to stay so: half of a save looks like it.
+const SIGN_OUT_QUIET: Duration = Duration::from_secs(2);
 /// How often one visit may act before it lets the others have their turn.
 const STEPS_MAX: usize = 8;
 /// How often the file that a config took the place of is looked at, a second apart at first.
@@ -206,7 +217,7 @@ impl<W: World> Daemon<W> {
     pub async fn run(&mut self) {
         for config in 0..self.configs.len() {
             self.watch(config);
-            self.visit(config, false).await;
+            self.visit(config, Urgency::Usual).await;
         }
         while !self.stopped {
             let until = self.deadlines.first().map(|(at, _)| *at);
@@ -214,7 +225,7 @@ impl<W: World> Daemon<W> {
             match self.world.wake(until, &status).await {
                 Wake::Changed(configs) => {
                     for config in configs {
-                        self.visit(config, false).await;
+                        self.visit(config, Urgency::Usual).await;
                     }
                 }
                 Wake::Deadline => {
@@ -222,15 +233,15 @@ impl<W: World> Daemon<W> {
                     let due: Vec<usize> =
                         self.deadlines.iter().take_while(|(at, _)| *at <= now).map(|(_, config)| *config).collect();
                     for config in due {
-                        self.visit(config, false).await;
+                        self.visit(config, Urgency::Usual).await;
                     }
                 }
-                Wake::AllChanged => self.visit_all(false).await,
+                Wake::AllChanged => self.visit_all(Urgency::Usual).await,
                 Wake::ClockSet => {
                     self.world.announce(Event::new(Kind::ClockSet, "clock"));
-                    self.visit_all(false).await;
+                    self.visit_all(Urgency::Usual).await;
                 }
-                Wake::Reload => self.visit_all(true).await,
+                Wake::Reload => self.visit_all(Urgency::Asked).await,
                 Wake::Stop => self.stopped = true,
             }
         }
@@ -238,8 +249,9 @@ impl<W: World> Daemon<W> {
         self.world.announce(Event::new(Kind::Stopping, "kometa-authd"));
     }
 
-    /// A pair that only memory has gets one more chance before memory ends.
-    async fn last_chance(&mut self) {
+    /// A pair that only memory has gets one more chance before memory ends; whether there was any.
+    async fn last_chance(&mut self) -> bool {
+        let mut any = false;
         for config in 0..self.configs.len() {
             let mut unkept = false;
             for account in &mut self.configs[config].accounts {
@@ -248,21 +260,31 @@ impl<W: World> Daemon<W> {
                 }
             }
             if unkept {
-                self.visit(config, false).await;
+                self.visit(config, Urgency::Usual).await;
+            }
+            any |= unkept;
+        }
+        any
+    }
+
+    /// One look at everything, for the one-shot.
+    pub async fn once(&mut self, urgency: Urgency) {
+        for config in 0..self.configs.len() {
+            self.visit(config, urgency).await;
+        }
+        // Memory ends with the process, so it does not end while only memory has a pair.
+        while self.last_chance().await {
+            tokio::select! {
+                biased;
+                () = self.world.stopping() => return,
+                () = self.world.pause(LOCK_RETRY) => {}
             }
         }
     }
 
-    /// One look at everything, for the one-shot; `forced` refreshes what is not due yet.
-    pub async fn once(&mut self, forced: bool) {
+    async fn visit_all(&mut self, urgency: Urgency) {
         for config in 0..self.configs.len() {
-            self.visit_with(config, false, forced).await;
-        }
-    }
-
-    async fn visit_all(&mut self, impatient: bool) {
-        for config in 0..self.configs.len() {
-            if impatient {
+            if urgency > Urgency::Usual {
                 // A person asked: what was given up on, or said before, is looked at as if new.
                 let watched = &mut self.configs[config];
                 watched.said = None;
@@ -270,7 +292,7 @@ impl<W: World> Daemon<W> {
                     (account.said, account.hold_until) = (None, None);
                 }
             }
-            self.visit(config, impatient).await;
+            self.visit(config, urgency).await;
         }
     }
 
@@ -310,17 +332,13 @@ impl<W: World> Daemon<W> {
         }
     }
 
-    async fn visit(&mut self, config: usize, impatient: bool) {
-        self.visit_with(config, impatient, false).await;
-    }
-
-    async fn visit_with(&mut self, config: usize, impatient: bool, forced: bool) {
+    async fn visit(&mut self, config: usize, urgency: Urgency) {
         if let Some(at) = self.configs[config].wakes_at.take() {
             self.deadlines.remove(&(at, config));
         }
         let now = self.world.now();
         self.reclaim(config).await;
-        let next = self.look(config, impatient, forced).await;
+        let next = self.look(config, urgency).await;
         let watched = &self.configs[config];
         let poll = watched.polled.then(|| now.plus(POLL_S));
         let orphan = watched.orphan.as_ref().map(|orphan| orphan.look_at);
@@ -332,7 +350,7 @@ impl<W: World> Daemon<W> {
     }
 
     /// Reads a config and settles each of its accounts; tells when to look again.
-    async fn look(&mut self, config: usize, impatient: bool, forced: bool) -> Option<UnixSeconds> {
+    async fn look(&mut self, config: usize, urgency: Urgency) -> Option<UnixSeconds> {
         let (snapshot, settings) = match self.read(config) {
             Ok(read) => read,
             Err((kind, why)) => {
@@ -384,7 +402,7 @@ impl<W: World> Daemon<W> {
                 });
             }
             let place = Place::new(&snapshot.path, self.setup.state.as_deref(), provider.name);
-            let at = self.settle(config, provider, &place, section, impatient, forced).await;
+            let at = self.settle(config, provider, &place, section, urgency).await;
             next = next.into_iter().chain(at).min();
         }
         self.configs[config].recovered = true;
@@ -447,16 +465,15 @@ impl<W: World> Daemon<W> {
         Ok(history)
     }
 
-    fn decide(&self, section: &Section, history: &History, impatient: bool, forced: bool) -> Decision {
-        let seen = seen(section);
-        let facts = |forced| Facts { now: self.world.now(), seen, history, kometa: Kometa::default(), forced };
-        let decision = decision::decide(&facts(forced));
-        match decision {
-            Decision::Wait { reason: Waiting::Retry | Waiting::Rejected, .. } if impatient => {
-                decision::decide(&facts(true))
-            }
-            decision => decision,
-        }
+    fn decide(&self, place: &Place, section: &Section, history: &History, urgency: Urgency) -> Decision {
+        let (now, seen) = (self.world.now(), seen(section));
+        decision::decide(&Facts {
+            now,
+            seen,
+            history,
+            kometa: kometa(self.world.disk(), &self.setup, place, now),
+            urgency,
+        })
     }
 
     /// Brings one account to rest: acts until there is nothing to do now, and tells when there is.
@@ -466,8 +483,7 @@ impl<W: World> Daemon<W> {
         provider: &'static Provider,
         place: &Place,
         section: Section,
-        mut impatient: bool,
-        mut forced: bool,
+        mut urgency: Urgency,
     ) -> Option<UnixSeconds> {
         let now = self.world.now();
         if !section.is_used() {
@@ -476,7 +492,7 @@ impl<W: World> Daemon<W> {
             return None;
         }
         if let Some(until) = self.account(config, provider)?.hold_until.filter(|until| *until > now)
-            && !impatient
+            && urgency == Urgency::Usual
         {
             return Some(until);
         }
@@ -487,7 +503,7 @@ impl<W: World> Daemon<W> {
         let disk = self.world.disk();
         let leftovers =
             !self.configs[config].recovered && (disk.meta(&place.temp).is_ok() || disk.meta(&place.redo).is_ok());
-        if !leftovers && let Decision::Wait { until, reason } = self.decide(&section, &history, impatient, forced) {
+        if !leftovers && let Decision::Wait { until, reason } = self.decide(place, &section, &history, urgency) {
             return self.rest(config, &section, &history, until, reason);
         }
         drop((section, history));
@@ -499,6 +515,7 @@ impl<W: World> Daemon<W> {
         if let Err(why) = store::recover(self.world.disk(), place) {
             return self.hold(config, provider, Kind::GrantWaits, &why);
         }
+        let mut settled = None;
         for _ in 0..STEPS_MAX {
             let Ok((snapshot, settings)) = self.read(config) else {
                 return Some(self.world.now().plus(1));
@@ -508,7 +525,12 @@ impl<W: World> Daemon<W> {
                 Ok(history) => history,
                 Err(why) => return self.hold(config, provider, Kind::StateUnusable, &why),
             };
-            let decision = self.decide(&section, &history, impatient, forced);
+            let decision = self.decide(place, &section, &history, urgency);
+            if let Some(pause) = quiet_time(decision, &snapshot, self.world.now(), &mut settled) {
+                // Whoever writes may not be done: what counts is what still stands a moment later.
+                self.world.pause(pause).await;
+                continue;
+            }
             let look = Look { snapshot, section, history };
             let next = match decision {
                 Decision::Wait { until, reason } => {
@@ -520,7 +542,7 @@ impl<W: World> Daemon<W> {
                 Decision::Exchange => self.spend(config, place, look, None).await,
                 Decision::Refresh(why) => {
                     // Once is what was asked for.
-                    (impatient, forced) = (false, false);
+                    urgency = Urgency::Usual;
                     self.spend(config, place, look, Some(why)).await
                 }
             };
@@ -840,6 +862,7 @@ impl<W: World> Daemon<W> {
                     attempts: journal.history.trouble.as_ref().map_or(1, |trouble| trouble.attempts.saturating_add(1)),
                     not_before: now.plus(backoff::REFUSED_S),
                     what: "the provider refused client_id or client_secret".to_owned(),
+                    asked: false,
                     refused: section.seen().credentials,
                 };
                 Record::Trouble { trouble, settled: !unknown_before }
@@ -937,6 +960,7 @@ impl<W: World> Daemon<W> {
         settled: bool,
     ) -> Next {
         let now = self.world.now();
+        let what = if settled { what } else { format!("{what}; the request may have been acted on") };
         let before = journal.history.trouble.as_ref();
         let attempts = before.map_or(1, |trouble| trouble.attempts.saturating_add(1));
         let lifetime_s = journal.history.current.as_ref().and_then(decision::life).map_or(86_400, |life| life.1);
@@ -946,6 +970,7 @@ impl<W: World> Daemon<W> {
             attempts,
             not_before: now.plus(delay_s),
             what,
+            asked: retry_after_s.is_some(),
             refused: None,
         };
         if journal.add(self.world.disk(), &Record::Trouble { trouble, settled }).is_err()
@@ -1005,10 +1030,11 @@ pub fn look<D: Disk>(disk: &D, setup: &Setup, path: &Path, now: UnixSeconds) -> 
     let report = |section: &Section| {
         let place = Place::new(&snapshot.path, setup.state.as_deref(), section.provider.name);
         let mut history = Journal::peek(disk, &place.journal)
-            .map_err(|error| Refused::Journal { path: place.journal, error }.to_string())?;
+            .map_err(|error| Refused::Journal { path: place.journal.clone(), error }.to_string())?;
         let facts = |history: &History| {
             let seen = seen(section);
-            decision::decide(&Facts { now, seen, history, kometa: Kometa::default(), forced: false })
+            let kometa = kometa(disk, setup, &place, now);
+            decision::decide(&Facts { now, seen, history, kometa, urgency: Urgency::Usual })
         };
         let mut decision = facts(&history);
         if let (Decision::Adopt, Some(held)) = (decision, section.adopted(now, 0)) {
@@ -1018,6 +1044,12 @@ pub fn look<D: Disk>(disk: &D, setup: &Setup, path: &Path, now: UnixSeconds) -> 
         Ok(health::report(account_name(path, section.provider), now, section, &history, decision))
     };
     settings.sections.iter().map(report).collect()
+}
+
+/// What Kometa does around now: its log beside the config, and its times.
+fn kometa<D: Disk>(disk: &D, setup: &Setup, place: &Place, now: UnixSeconds) -> Kometa {
+    let log = disk.meta(&place.folder.join("logs/meta.log"));
+    Kometa { active_at: log.ok().map(|meta| meta.modified_at), starts: setup.times.around(now, &setup.zone) }
 }
 
 /// The environment's references, and those of `.env` beside the config where any are used.
@@ -1042,6 +1074,24 @@ pub fn pretend_edit(text: &str, provider: &'static Provider) -> Result<String, s
     let grant = pretend_grant(crate::clock::now());
     let edit = Edit { provider, change: Change::Write(&grant), clear_once_key: false };
     splice::splice(text, &edit).map(|spliced| spliced.text)
+}
+
+/// How long to wait before acting on a file that was written just now; `settled` is the text that was
+/// waited for.
+fn quiet_time<H>(
+    decision: Decision,
+    snapshot: &Snapshot<H>,
+    now: UnixSeconds,
+    settled: &mut Option<Fingerprint>,
+) -> Option<Duration> {
+    let pause = match decision {
+        Decision::Wait { .. } | Decision::Adopt => return None,
+        Decision::SignOut => SIGN_OUT_QUIET,
+        Decision::Publish(_) | Decision::Exchange | Decision::Refresh(_) => QUIET,
+    };
+    let is_fresh = (-1..=1).contains(&now.since(snapshot.meta.modified_at));
+    let waited = settled.replace(snapshot.fingerprint) == Some(snapshot.fingerprint);
+    (is_fresh && !waited).then_some(pause)
 }
 
 /// What `decide` sees of a section: an address pasted for a provider is not for us to exchange yet.
