@@ -4,7 +4,8 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::daemon::{Daemon, Setup, look};
+use crate::daemon::facts::look;
+use crate::daemon::{Daemon, Setup};
 use crate::decision::Urgency;
 use crate::disk::RealDisk;
 use crate::health::{Report, State};

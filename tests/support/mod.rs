@@ -32,7 +32,16 @@ impl Home {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("config.yml");
         std::fs::write(&config, text).unwrap();
-        Self { folder, config }
+        let home = Self { folder, config };
+        home.age();
+        home
+    }
+
+    /// Makes the config look as if nobody had written it for an hour: what was written just now is left
+    /// alone for a moment.
+    pub fn age(&self) {
+        let hour_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
+        std::fs::File::options().write(true).open(&self.config).unwrap().set_modified(hour_ago).unwrap();
     }
 
     /// The folder.
