@@ -4,6 +4,7 @@
 //! came. The once-key (`pin` or `localhost_url`) is emptied as after a login.
 //! Where the edit cannot be made, the reason is on standard error and the exit
 //! status is 1. Nothing is written to any file.
+#![allow(clippy::disallowed_methods, reason = "reads its own files, none of the user's")]
 
 use std::io::Write as _;
 use std::process::ExitCode;

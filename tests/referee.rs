@@ -4,6 +4,7 @@
 //! new text must load to exactly the grant, and to the old data elsewhere.
 //! Where Python is missing or the library cannot be installed, the test says
 //! on standard error that it skipped.
+#![allow(clippy::disallowed_methods, reason = "reads its own files, none of the user's")]
 
 mod common;
 

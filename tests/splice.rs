@@ -4,6 +4,7 @@
 //! of it in `after.yml`, or why nothing does in `refused.txt`. A name that
 //! starts with `mal-` is `MyAnimeList`'s, one with `empty-` is a logout. The
 //! grant is the folder's own `grant.json`, or the provider's beside the folders.
+#![allow(clippy::disallowed_methods, reason = "reads its own files, none of the user's")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! What holds for every edit, on configs made up, on the corpus with letters changed, and on any text at all.
+#![allow(clippy::disallowed_methods, reason = "reads its own files, none of the user's")]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! The corpus as the tests read it, and cases made up beside it.
-
+#![allow(clippy::disallowed_methods, reason = "reads its own files, none of the user's")]
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::fmt;
