@@ -1,6 +1,6 @@
 """What ruamel.yaml's round trip costs, as Kometa saves its config, on the texts of the bench.
 
-`cargo bench --bench splice && python3 benches/ruamel.py FOLDER`, where FOLDER is
+`cargo bench --bench splice && python3 benches/round_trip.py FOLDER`, where FOLDER is
 the `tmp` folder below cargo's target folder. One run a size: it is slow enough to be seen.
 """
 
