@@ -15,7 +15,7 @@ use jiff::tz::TimeZone;
 use crate::decision::Urgency;
 use crate::disk::Disk;
 use crate::event::{Event, Kind};
-use crate::file::{self, Snapshot};
+use crate::file::{self, Snapshot, Unreadable};
 use crate::journal::{Held, History};
 use crate::kometa::Times;
 use crate::provider::Provider;
@@ -372,11 +372,10 @@ impl<W: World> Daemon<W> {
     /// Reads and parses a config as it is now.
     fn read(&self, config: usize) -> Result<Read<HandleOf<W>>, (Kind, String)> {
         let disk = self.world.disk();
-        let snapshot =
-            file::read(disk, &self.configs[config].path).map_err(|why| (Kind::Unreadable, why.to_string()))?;
-        if snapshot.meta.links == 0 {
-            return Err((Kind::Stranded, String::new()));
-        }
+        let snapshot = file::read(disk, &self.configs[config].path).map_err(|why| match why {
+            Unreadable::Stranded => (Kind::Stranded, String::new()),
+            why => (Kind::Unreadable, why.to_string()),
+        })?;
         let references = facts::references(disk, &self.setup, &snapshot);
         match settings::parse(&snapshot.text, &references) {
             Ok(settings) => Ok((snapshot, settings)),
