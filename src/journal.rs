@@ -508,3 +508,6 @@ fn held_from_json(object: &Map<String, Value>) -> Option<Held> {
         published: object.get("is_published")?.as_bool()?,
     })
 }
+
+#[cfg(test)]
+mod tests;
