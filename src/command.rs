@@ -19,7 +19,11 @@ use crate::{announce, check, clock};
 #[must_use]
 pub fn run(command: Command) -> ExitCode {
     let variable = |name: &str| std::env::var(name).ok();
-    let complete = |options: Options| options.complete(variable, Path::exists);
+    let complete = |options: Options| {
+        let options = options.complete(variable, Path::exists)?;
+        https(&options).check()?;
+        Ok::<Options, String>(options)
+    };
     let done = match command {
         Command::Run(options) => complete(options).map(|options| daemon(&options)),
         Command::Refresh { force, options } => complete(options).map(|options| refresh(&options, force)),
