@@ -13,7 +13,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 use crate::decision::Urgency;
-use crate::disk::Disk;
+use crate::disk::{Disk, Meta};
 use crate::event::{Event, Kind};
 use crate::file::{self, Snapshot, Unreadable};
 use crate::journal::{Held, History};
@@ -110,6 +110,10 @@ pub struct Daemon<W: World> {
 struct Watched<W: World> {
     path: PathBuf,
     fingerprint: Option<Fingerprint>,
+    /// The file at the last look, and where the path led to.
+    seen: Option<(PathBuf, Meta)>,
+    /// When there is something to do without a change of the file.
+    due: Option<UnixSeconds>,
     wakes_at: Option<UnixSeconds>,
     polled: bool,
     recovered: bool,
@@ -159,6 +163,8 @@ impl<W: World> Daemon<W> {
         let watched = |path: &PathBuf| Watched {
             path: path.clone(),
             fingerprint: None,
+            seen: None,
+            due: None,
             wakes_at: None,
             polled: false,
             recovered: false,
@@ -298,15 +304,31 @@ impl<W: World> Daemon<W> {
         }
         let now = self.world.now();
         self.reclaim(config).await;
-        let next = self.look(config, urgency).await;
+        if urgency > Urgency::Usual || !self.is_quiet(config, now) {
+            self.configs[config].due = self.look(config, urgency).await;
+        }
         let watched = &self.configs[config];
         let poll = watched.polled.then(|| now.plus(POLL_S));
         let orphan = watched.orphan.as_ref().map(|orphan| orphan.look_at);
-        let at = [next, poll, orphan].into_iter().flatten().min();
+        let at = [watched.due, poll, orphan].into_iter().flatten().min();
         // Never in the past: what was due has been looked at.
         let at = at.map(|at| at.max(now.plus(1)));
         self.configs[config].wakes_at = at;
         self.deadlines.extend(at.map(|at| (at, config)));
+    }
+
+    /// Whether a poll has nothing to look at: nothing is due, and the file is the one that was read last.
+    fn is_quiet(&self, config: usize, now: UnixSeconds) -> bool {
+        let watched = &self.configs[config];
+        watched.polled
+            && watched.due.is_none_or(|due| due > now)
+            && watched.seen.as_ref().is_some_and(|(path, meta)| {
+                let disk = self.world.disk();
+                let is_settled = now.since(meta.modified_at) > POLL_S;
+                is_settled
+                    && disk.resolve(&watched.path).is_ok_and(|real| real == *path)
+                    && disk.meta(path).is_ok_and(|now| now == *meta)
+            })
     }
 
     /// Reads a config and settles each of its accounts; tells when to look again.
@@ -331,6 +353,13 @@ impl<W: World> Daemon<W> {
         if watched.said.take().is_some() {
             let subject = watched.path.display().to_string();
             self.world.announce(Event::new(Kind::Readable, subject));
+        }
+        let leads_to = (snapshot.path.clone(), snapshot.meta);
+        let before = self.configs[config].seen.replace(leads_to);
+        if before.is_some_and(|(path, _)| path != snapshot.path) {
+            // A link that leads elsewhere now: changes come from another folder.
+            let path = self.configs[config].path.clone();
+            self.configs[config].polled |= !self.world.watch(config, &path);
         }
         let is_news = self.configs[config].fingerprint != Some(snapshot.fingerprint);
         self.configs[config].fingerprint = Some(snapshot.fingerprint);

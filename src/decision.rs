@@ -321,13 +321,17 @@ fn when(facts: &Facts, current: &Held) -> (UnixSeconds, Refreshing) {
     if let Some(dead) = current.refresh().and_then(|token| facts.history.dead(token)) {
         return match &facts.history.fallback {
             Some(_) => (now, Refreshing::Fallback),
-            None if facts.urgency == Urgency::Asked => (now, Refreshing::SecondLook),
+            None if facts.urgency == Urgency::Asked || dead.at > now => (now, Refreshing::SecondLook),
             None => (dead.at.plus(crate::backoff::REFUSED_S), Refreshing::SecondLook),
         };
     }
     let Some((from, lifetime)) = life(current) else {
         return (now, Refreshing::UnknownLife);
     };
+    if from.since(now) > lifetime / 10 {
+        // The clock was ahead when this was noted, and has been set back: nobody knows its age.
+        return (now, Refreshing::UnknownLife);
+    }
     let expires = from.plus(lifetime);
     if expires <= now {
         return (now, Refreshing::Expired);
@@ -364,9 +368,9 @@ fn retry_at(facts: &Facts) -> Option<UnixSeconds> {
     if hurried || trouble.refused.is_some_and(|refused| Some(refused) != facts.seen.credentials) {
         return None;
     }
-    // A clock that was set back must not make a short wait a long one.
-    let at = trouble.not_before.min(facts.now.plus(crate::backoff::REFUSED_S));
-    (at > facts.now).then_some(at)
+    // A wait that is longer than any was noted by a clock that has been set back since.
+    let left = trouble.not_before.since(facts.now);
+    (left > 0 && left <= crate::backoff::LONGEST_S).then_some(trouble.not_before)
 }
 
 #[cfg(test)]

@@ -66,6 +66,13 @@ impl<W: World> Daemon<W> {
         };
         let spends = spent.fingerprint();
         let unknown_before = history.intent.is_some_and(|intent| intent.spends == spends);
+        // Before the reservation: an intent that is on disk means that the request went out.
+        if !self.pace.take(self.world.now()) {
+            return Next::At(Some(self.world.now().plus(60)));
+        }
+        if self.pace.last.is_some_and(|last| self.world.now().since(last) <= 1) {
+            self.world.pause(Duration::from_secs(1)).await;
+        }
         let disk = self.world.disk();
         let pretend = pretend_grant(self.world.now());
         let make = |text: &str| match edit(text, provider, &pretend, &history)? {
@@ -76,13 +83,6 @@ impl<W: World> Daemon<W> {
             Ok(reservation) => reservation,
             Err(why) => return Next::At(self.hold(config, provider, Kind::NothingSent, &why)),
         };
-        if !self.pace.take(self.world.now()) {
-            return Next::At(Some(self.world.now().plus(60)));
-        }
-        if self.pace.last.is_some_and(|last| self.world.now().since(last) <= 1) {
-            self.world.pause(Duration::from_secs(1)).await;
-        }
-        self.pace.last = Some(self.world.now());
         let offer = match &old {
             Some(token) => Offer::RefreshToken(token),
             None => Offer::Code { code: &spent, verifier: None },
@@ -91,6 +91,7 @@ impl<W: World> Daemon<W> {
         let Some(request) = endpoint.map(|endpoint| token_request(endpoint, &credentials, &offer)) else {
             return Next::At(None);
         };
+        self.pace.last = Some(self.world.now());
         let outcome = self.send(&request, &reservation).await;
         let answer = match outcome {
             Outcome::Answered(answer) => answer,

@@ -89,6 +89,8 @@ fn clock_steps() {
     for step in [-2 * HOUR, -60, 60, DAY] {
         assert_eq!(waits(at(NOON.plus(step), seen("a"), &history)), (due, Waiting::Valid), "{step}");
     }
+    // Set back by months: nobody knows how old the pair is, so it is refreshed once.
+    assert_eq!(at(NOON.plus(-20 * DAY), seen("a"), &history), Decision::Refresh(Refreshing::UnknownLife));
     let unset = UnixSeconds(86_400);
     assert_eq!(
         at(unset, seen("a"), &history),

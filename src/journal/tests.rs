@@ -13,11 +13,11 @@ fn held(n: u8, origin: Origin, published: bool) -> Held {
     Held {
         grant: Grant {
             access_token: Secret::new(format!("access-{n}")),
-            token_type: (n % 2 == 0).then(|| "bearer".to_owned()),
-            expires_in: (n % 3 > 0).then_some(i64::from(n) * 1000),
-            refresh_token: (n % 7 > 0).then(|| Secret::new(format!("refresh-{n}"))),
-            scope: (n % 5 > 0).then(|| "public\nwith \"quotes\"".to_owned()),
-            created_at: (n % 4 > 0).then_some(UnixSeconds(1_795_000_000 + i64::from(n))),
+            token_type: n.is_multiple_of(2).then(|| "bearer".to_owned()),
+            expires_in: (!n.is_multiple_of(3)).then_some(i64::from(n) * 1000),
+            refresh_token: (!n.is_multiple_of(7)).then(|| Secret::new(format!("refresh-{n}"))),
+            scope: (!n.is_multiple_of(5)).then(|| "public\nwith \"quotes\"".to_owned()),
+            created_at: (!n.is_multiple_of(4)).then_some(UnixSeconds(1_795_000_000 + i64::from(n))),
         },
         origin,
         at: UnixSeconds(1_795_000_100 + i64::from(n)),
@@ -51,7 +51,7 @@ fn record((kind, n, m, yes): Drawn) -> Record {
             let what = "no network".to_owned();
             let trouble =
                 Trouble { since: at(n), attempts: u32::from(m), not_before: at(m), what, asked: yes, refused };
-            Record::Trouble { trouble, settled: n % 2 == 0 }
+            Record::Trouble { trouble, settled: n.is_multiple_of(2) }
         }
         _ => {
             let origin = [Origin::Refreshed, Origin::Authorized, Origin::Adopted][usize::from(m % 3)];
