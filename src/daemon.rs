@@ -16,6 +16,7 @@ use crate::decision::Urgency;
 use crate::disk::{Disk, Meta};
 use crate::event::{Event, Kind};
 use crate::file::{self, Snapshot, Unreadable};
+use crate::health::State;
 use crate::journal::{Held, History};
 use crate::kometa::Times;
 use crate::provider::Provider;
@@ -233,8 +234,8 @@ impl<W: World> Daemon<W> {
         any
     }
 
-    /// One look at everything, for the one-shot.
-    pub async fn once(&mut self, urgency: Urgency) {
+    /// One look at everything, for the one-shot: how far it got, as far as the files do not say.
+    pub async fn once(&mut self, urgency: Urgency) -> State {
         for config in 0..self.configs.len() {
             self.visit(config, urgency).await;
         }
@@ -242,10 +243,16 @@ impl<W: World> Daemon<W> {
         while self.last_chance().await {
             tokio::select! {
                 biased;
-                () = self.world.stopping() => return,
+                () = self.world.stopping() => break,
                 () = self.world.pause(LOCK_RETRY) => {}
             }
         }
+        let held = self.configs.iter().flat_map(|watched| &watched.accounts).filter(|account| account.hold_until.is_some());
+        let states = held.map(|account| match account.said {
+            Some((Kind::StateUnusable | Kind::EditRefused, _)) => State::NeedsPerson,
+            _ => State::Degraded,
+        });
+        states.max().unwrap_or(State::Healthy)
     }
 
     async fn visit_all(&mut self, urgency: Urgency) {
