@@ -247,7 +247,8 @@ impl<W: World> Daemon<W> {
                 () = self.world.pause(LOCK_RETRY) => {}
             }
         }
-        let held = self.configs.iter().flat_map(|watched| &watched.accounts).filter(|account| account.hold_until.is_some());
+        let held =
+            self.configs.iter().flat_map(|watched| &watched.accounts).filter(|account| account.hold_until.is_some());
         let states = held.map(|account| match account.said {
             Some((Kind::StateUnusable | Kind::EditRefused, _)) => State::NeedsPerson,
             _ => State::Degraded,
