@@ -35,7 +35,7 @@ fn deadlines_and_a_clock_that_is_set() {
         let was_set = async {
             let date = Command::new("date").args(["-s", &format!("@{}", exact_now())]).output();
             if date.is_ok_and(|output| output.status.success()) {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         };
         tokio::select! {
