@@ -260,9 +260,7 @@ impl<W: World> Daemon<W> {
         for config in 0..self.configs.len() {
             if urgency > Urgency::Usual {
                 // A person asked: what was given up on, or said before, is looked at as if new.
-                let watched = &mut self.configs[config];
-                watched.said = None;
-                for account in &mut watched.accounts {
+                for account in &mut self.configs[config].accounts {
                     (account.said, account.hold_until) = (None, None);
                 }
             }
@@ -349,8 +347,11 @@ impl<W: World> Daemon<W> {
                 // At first somebody is probably writing, and is done in a moment.
                 let wait = (1_i64 << watched.misses.min(6)).min(LOOK_AGAIN_MAX_S) / 2;
                 let subject = watched.path.display().to_string();
-                // One half-written look says nothing; the second one does.
-                if kind != Kind::SomeoneWrites || watched.misses > 1 {
+                if urgency > Urgency::Usual {
+                    watched.said = None;
+                }
+                // One half-written look says nothing; the second one does, and one that a person asked for.
+                if kind != Kind::SomeoneWrites || watched.misses > 1 || urgency > Urgency::Usual {
                     self.say(config, Event::new(kind, subject).detail(why));
                 }
                 return Some(self.world.now().plus(wait.max(1)));
