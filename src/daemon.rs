@@ -294,9 +294,14 @@ impl<W: World> Daemon<W> {
 
     /// One sentence about the whole: what is next, or what is wrong.
     fn status(&self) -> String {
+        let wrong = self.configs.iter().filter_map(|watched| {
+            let (kind, why) = watched.said.as_ref()?;
+            Some(format!("{}: {}: {why}", watched.path.display(), kind.row().1))
+        });
         let accounts = self.configs.iter().flat_map(|watched| &watched.accounts);
-        let mut sentences = accounts.map(|account| account.status.as_str()).filter(|status| !status.is_empty());
-        let shown: Vec<&str> = sentences.by_ref().take(3).collect();
+        let known = accounts.map(|account| account.status.clone()).filter(|status| !status.is_empty());
+        let mut sentences = wrong.chain(known);
+        let shown: Vec<String> = sentences.by_ref().take(3).collect();
         match (shown.is_empty(), sentences.count()) {
             (true, _) => "no account yet".to_owned(),
             (false, 0) => shown.join("; "),
