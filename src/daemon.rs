@@ -200,7 +200,7 @@ impl<W: World> Daemon<W> {
                     let due: Vec<usize> =
                         self.deadlines.iter().take_while(|(at, _)| *at <= now).map(|(_, config)| *config).collect();
                     for config in due {
-                        self.visit(config, Urgency::Usual).await;
+                        self.tick(config).await;
                     }
                 }
                 Wake::AllChanged => self.visit_all(Urgency::Usual).await,
@@ -310,13 +310,28 @@ impl<W: World> Daemon<W> {
     }
 
     async fn visit(&mut self, config: usize, urgency: Urgency) {
+        self.reclaim(config).await;
+        self.configs[config].due = self.look(config, urgency).await;
+        self.plan(config);
+    }
+
+    /// A deadline: what is due is done, and what only wanted a glance gets no more than that.
+    async fn tick(&mut self, config: usize) {
+        let now = self.world.now();
+        // Where this writes the file, the watch tells of it.
+        self.reclaim(config).await;
+        if self.is_quiet(config, now) {
+            self.plan(config);
+        } else {
+            self.visit(config, Urgency::Usual).await;
+        }
+    }
+
+    /// When to look at a config again without being woken by a change.
+    fn plan(&mut self, config: usize) {
+        let now = self.world.now();
         if let Some(at) = self.configs[config].wakes_at.take() {
             self.deadlines.remove(&(at, config));
-        }
-        let now = self.world.now();
-        self.reclaim(config).await;
-        if urgency > Urgency::Usual || !self.is_quiet(config, now) {
-            self.configs[config].due = self.look(config, urgency).await;
         }
         let watched = &self.configs[config];
         let poll = watched.polled.then(|| now.plus(POLL_S));
@@ -328,12 +343,15 @@ impl<W: World> Daemon<W> {
         self.deadlines.extend(at.map(|at| (at, config)));
     }
 
-    /// Whether a poll has nothing to look at: nothing is due, and the file is the one that was read last.
+    /// Whether there is nothing to look at: nothing is due, and where no change is reported, the file is the
+    /// one that was read last.
     fn is_quiet(&self, config: usize, now: UnixSeconds) -> bool {
         let watched = &self.configs[config];
-        watched.polled
-            && watched.due.is_none_or(|due| due > now)
-            && watched.seen.as_ref().is_some_and(|(path, meta)| {
+        if watched.due.is_some_and(|due| due <= now) {
+            return false;
+        }
+        !watched.polled
+            || watched.seen.as_ref().is_some_and(|(path, meta)| {
                 let disk = self.world.disk();
                 let is_settled = now.since(meta.modified_at) > POLL_S;
                 is_settled
