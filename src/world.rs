@@ -45,6 +45,8 @@ impl Real {
 
 impl Network for Real {
     async fn post(&self, request: &Request) -> Outcome {
+        // Outside `wake` nobody else tells the watchdog; a request ends by itself within half a minute.
+        systemd::alive();
         self.https.post(request).await
     }
 }
@@ -66,6 +68,7 @@ impl World for Real {
 
     #[expect(clippy::disallowed_methods, reason = "this is where a pause is made")]
     async fn pause(&self, time: Duration) {
+        systemd::alive();
         tokio::time::sleep(time).await;
     }
 
