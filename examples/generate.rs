@@ -16,14 +16,12 @@ use clap_complete::Shell;
 use kometa_authd::options::Cli;
 
 fn main() -> io::Result<()> {
-    match std::env::args_os().nth(1) {
-        Some(folder) => package_files(&PathBuf::from(folder)),
-        None => {
-            let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-            let text = fs::read_to_string(&readme)?;
-            fs::write(&readme, with_tables(&text).map_err(io::Error::other)?)
-        }
+    if let Some(folder) = std::env::args_os().nth(1) {
+        return package_files(&PathBuf::from(folder));
     }
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let text = fs::read_to_string(&readme)?;
+    fs::write(&readme, with_tables(&text).map_err(io::Error::other)?)
 }
 
 /// The man page and the completions.
