@@ -12,6 +12,8 @@ const FIRST_S: i64 = 15;
 const MAX_S: i64 = 180;
 /// The longest `Retry-After` that is believed.
 const RETRY_AFTER_MAX_S: i64 = 86_400;
+/// No delay is longer.
+pub const LONGEST_S: i64 = RETRY_AFTER_MAX_S + 60;
 /// How long to leave a token alone that the provider called invalid, and credentials that it refused.
 /// Both spend nothing, and both have been seen to heal.
 pub const REFUSED_S: i64 = 86_400;

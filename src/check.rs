@@ -4,7 +4,8 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use crate::daemon::{Setup, pretend_edit, references};
+use crate::daemon::Setup;
+use crate::daemon::facts::{pretend_edit, references};
 use crate::disk::{Disk, Place};
 use crate::event::Kind;
 use crate::file;

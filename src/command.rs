@@ -4,7 +4,9 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::daemon::{Daemon, Setup, look};
+use crate::daemon::facts::look;
+use crate::daemon::{Daemon, Setup};
+use crate::decision::Urgency;
 use crate::disk::RealDisk;
 use crate::health::{Report, State};
 use crate::options::{Command, EXIT_USAGE, Options};
@@ -17,7 +19,11 @@ use crate::{announce, check, clock};
 #[must_use]
 pub fn run(command: Command) -> ExitCode {
     let variable = |name: &str| std::env::var(name).ok();
-    let complete = |options: Options| options.complete(variable, Path::exists);
+    let complete = |options: Options| {
+        let options = options.complete(variable, Path::exists)?;
+        https(&options).check()?;
+        Ok::<Options, String>(options)
+    };
     let done = match command {
         Command::Run(options) => complete(options).map(|options| daemon(&options)),
         Command::Refresh { force, options } => complete(options).map(|options| refresh(&options, force)),
@@ -52,16 +58,15 @@ fn daemon(options: &Options) -> io::Result<u8> {
 
 fn refresh(options: &Options, force: bool) -> io::Result<u8> {
     announce::log::start(options.log_format, options.log_level);
-    block_on(async {
-        Daemon::new(Real::new(https(options))?, setup(options)).once(force).await;
-        Ok(())
-    })?;
-    let (reports, unreadable) = reports(options);
-    Ok(exit_status(&reports, unreadable))
+    let urgency = if force { Urgency::Forced } else { Urgency::Asked };
+    let reached = block_on(async { Ok(Daemon::new(Real::new(https(options))?, setup(options)).once(urgency).await) })?;
+    // What cannot be read is in the log already.
+    let (reports, unreadable) = reports(options, &mut |_, _| {});
+    Ok(exit_status(&reports, unreadable).max(reached.exit_status()))
 }
 
 fn status(options: &Options, json: bool) -> io::Result<u8> {
-    let (reports, unreadable) = reports(options);
+    let (reports, unreadable) = reports(options, &mut |path, why| eprintln!("{}: {why}", path.display()));
     let mut out = io::stdout().lock();
     if json {
         let all: Vec<_> = reports.iter().map(Report::json).collect();
@@ -88,14 +93,14 @@ fn check_all(options: &Options, diff: bool) -> io::Result<u8> {
 }
 
 /// The state of every account, from the files alone: no daemon and no network is needed.
-fn reports(options: &Options) -> (Vec<Report>, bool) {
+fn reports(options: &Options, say: &mut dyn FnMut(&Path, &str)) -> (Vec<Report>, bool) {
     let setup = setup(options);
     let (mut reports, mut unreadable) = (Vec::new(), false);
     for path in &setup.configs {
         match look(&RealDisk, &setup, path, clock::now()) {
             Ok(found) => reports.extend(found),
             Err(why) => {
-                eprintln!("{}: {why}", path.display());
+                say(path, &why);
                 unreadable = true;
             }
         }
@@ -122,6 +127,8 @@ fn setup(options: &Options) -> Setup {
         state: options.state_dir.as_deref().map(absolute),
         endpoints: options.endpoints(),
         references,
+        times: options.kometa_times.clone().unwrap_or_default(),
+        zone: jiff::tz::TimeZone::system(),
     }
 }
 

@@ -66,8 +66,20 @@ pub struct Facts<'a> {
     pub history: &'a History,
     /// Kometa.
     pub kometa: Kometa,
-    /// A person asked for a refresh now.
-    pub forced: bool,
+    /// Who is asking.
+    pub urgency: Urgency,
+}
+
+/// How urgent a look is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// An event or a deadline.
+    #[default]
+    Usual,
+    /// A person or a timer asked for a look now: what is due is tried at once, and what was rejected once more.
+    Asked,
+    /// A person wants a refresh, due or not.
+    Forced,
 }
 
 /// What to do.
@@ -199,9 +211,11 @@ pub fn decide(facts: &Facts) -> Decision {
             None => Decision::Exchange,
         };
     }
+    if history.signed_out.is_some() && seen.refresh.is_none() {
+        return wait(None, Waiting::SignedOut);
+    }
     let Some(current) = history.current.as_ref().filter(|held| held.grant.refresh_token.is_some()) else {
-        let reason = if history.signed_out.is_some() { Waiting::SignedOut } else { Waiting::NeverAuthorized };
-        return wait(None, reason);
+        return wait(None, Waiting::NeverAuthorized);
     };
     let (at, reason) = when(facts, current);
     match retry_at(facts) {
@@ -235,8 +249,11 @@ pub fn life(held: &Held) -> Option<(UnixSeconds, i64)> {
         (CREATED_MIN <= from && from <= held.at.plus(SKEW_MAX_S) && (1..=LIFETIME_MAX_S).contains(&lifetime))
             .then_some((from, lifetime))
     };
-    let stated = held.grant.created_at.zip(held.grant.expires_in).and_then(|(from, life)| plausible(from, life));
-    let claimed = || held.grant.access_token.claimed_life().and_then(|(from, life)| plausible(from, life));
+    // A pair that we got ourselves is as young as our own clock says: where one of the clocks is wrong by
+    // more than a lifetime, the server's would have each new pair expired on arrival, and spent at once.
+    let begun = |from: UnixSeconds| if held.origin == Origin::Adopted { from } else { held.at };
+    let stated = held.grant.created_at.zip(held.grant.expires_in).and_then(|(from, life)| plausible(begun(from), life));
+    let claimed = || held.grant.access_token.claimed_life().and_then(|(from, life)| plausible(begun(from), life));
     let ours = || {
         (held.origin != Origin::Adopted).then(|| {
             let lifetime = held.grant.expires_in.and_then(|life| plausible(held.at, life));
@@ -266,6 +283,7 @@ fn whose(seen: &Seen, history: &History) -> Option<Decision> {
     let alive = ours.is_some_and(|token| history.dead(token).is_none());
     let Some(token) = seen.refresh else {
         return match current {
+            _ if history.signed_out.is_some() => None,
             Some(held) if !held.published => Some(Decision::Publish(Publishing::New)),
             // A half-emptied block is somebody at work: only a wholly empty one is a sign-out.
             Some(_) if seen.access.is_none() && seen.once.is_none() => Some(Decision::SignOut),
@@ -275,6 +293,8 @@ fn whose(seen: &Seen, history: &History) -> Option<Decision> {
     if Some(token) == ours {
         let same_access = current.map(|held| held.grant.access_token.fingerprint()) == seen.access;
         return match history.unpublished() {
+            // It is back.
+            _ if history.signed_out.is_some() => Some(Decision::Adopt),
             Some(_) if same_access => Some(Decision::Publish(Publishing::New)),
             None if same_access || seen.access.is_none() => None,
             // An answer without a new refresh token, or somebody's refresh that kept it.
@@ -295,18 +315,23 @@ fn whose(seen: &Seen, history: &History) -> Option<Decision> {
 /// When the token is to be refreshed, and why then.
 fn when(facts: &Facts, current: &Held) -> (UnixSeconds, Refreshing) {
     let now = facts.now;
-    if facts.forced {
+    if facts.urgency == Urgency::Forced {
         return (now, Refreshing::Forced);
     }
     if let Some(dead) = current.refresh().and_then(|token| facts.history.dead(token)) {
         return match &facts.history.fallback {
             Some(_) => (now, Refreshing::Fallback),
+            None if facts.urgency == Urgency::Asked || dead.at > now => (now, Refreshing::SecondLook),
             None => (dead.at.plus(crate::backoff::REFUSED_S), Refreshing::SecondLook),
         };
     }
     let Some((from, lifetime)) = life(current) else {
         return (now, Refreshing::UnknownLife);
     };
+    if from.since(now) > lifetime / 10 {
+        // The clock was ahead when this was noted, and has been set back: nobody knows its age.
+        return (now, Refreshing::UnknownLife);
+    }
     let expires = from.plus(lifetime);
     if expires <= now {
         return (now, Refreshing::Expired);
@@ -339,10 +364,14 @@ fn kometa_until(facts: &Facts, current: &Held) -> Option<UnixSeconds> {
 /// The time before which nothing is sent again, while it lies ahead.
 fn retry_at(facts: &Facts) -> Option<UnixSeconds> {
     let trouble = facts.history.trouble.as_ref()?;
-    if facts.forced || trouble.refused.is_some_and(|refused| Some(refused) != facts.seen.credentials) {
+    let hurried = facts.urgency == Urgency::Forced || (facts.urgency == Urgency::Asked && !trouble.asked);
+    if hurried || trouble.refused.is_some_and(|refused| Some(refused) != facts.seen.credentials) {
         return None;
     }
-    // A clock that was set back must not make a short wait a long one.
-    let at = trouble.not_before.min(facts.now.plus(crate::backoff::REFUSED_S));
-    (at > facts.now).then_some(at)
+    // A wait that is longer than any was noted by a clock that has been set back since.
+    let left = trouble.not_before.since(facts.now);
+    (left > 0 && left <= crate::backoff::LONGEST_S).then_some(trouble.not_before)
 }
+
+#[cfg(test)]
+mod tests;

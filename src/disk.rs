@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs as sys;
 
+use crate::token::UnixSeconds;
+
 /// Which file a path led to, and what it looked like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meta {
@@ -28,6 +30,8 @@ pub struct Meta {
     pub owner: (u32, u32),
     /// Size in bytes.
     pub size: u64,
+    /// When its content last changed.
+    pub modified_at: UnixSeconds,
 }
 
 impl Meta {
@@ -272,6 +276,8 @@ pub fn explain(error: &io::Error) -> String {
         Errno::ROFS => Some("it is mounted read-only"),
         Errno::ACCESS | Errno::PERM => Some("permission denied"),
         Errno::NOENT => Some("it does not exist"),
+        Errno::ISDIR => Some("it is a folder"),
+        Errno::NOTDIR => Some("a folder of its path is none"),
         Errno::IO => Some("the disk reports an input/output error"),
         Errno::STALE => Some("the network share was remounted or is gone"),
         _ => None,
@@ -286,6 +292,7 @@ fn meta_of(meta: &std::fs::Metadata) -> Meta {
         mode: meta.mode(),
         owner: (meta.uid(), meta.gid()),
         size: meta.len(),
+        modified_at: UnixSeconds(meta.mtime()),
     }
 }
 
@@ -347,9 +354,10 @@ pub mod faults {
 
 /// Fault points: the Nth operation of a process fails, or is the moment at which it is killed.
 ///
-/// `KOMETA_AUTHD_FAULT=ENOSPC@7` fails the seventh file or network operation, `ENOSPC@7+` it and all
-/// after it, and `KILL@7` ends the process with SIGKILL in its place. With `KOMETA_AUTHD_FAULT_LOG`
-/// each operation's number and name are appended to that file.
+/// `KOMETA_AUTHD_FAULT=ENOSPC@7` fails the seventh file or network operation, `ENOSPC@7+9` it and the
+/// nine after it, and `KILL@7` ends the process with SIGKILL in its place. With `KOMETA_AUTHD_FAULT_LOG`
+/// each operation's number and name are appended to that file, and `KOMETA_AUTHD_STRETCH_MS` waits
+/// before each replacement of a file.
 #[cfg(feature = "sandbox")]
 pub mod faults {
     use std::io;
@@ -358,8 +366,8 @@ pub mod faults {
 
     struct Plan {
         errno: Option<i32>,
-        at: u64,
-        lasting: bool,
+        first: u64,
+        last: u64,
     }
 
     static COUNT: AtomicU64 = AtomicU64::new(0);
@@ -376,8 +384,13 @@ pub mod faults {
             use io::Write;
             let _ = writeln!(log, "{number} {name}");
         }
+        if matches!(name, "exchange" | "rename") {
+            // Time for somebody else to write in between.
+            let stretch = std::env::var("KOMETA_AUTHD_STRETCH_MS").ok().and_then(|text| text.parse().ok());
+            std::thread::sleep(std::time::Duration::from_millis(stretch.unwrap_or_default()));
+        }
         match PLAN.get_or_init(|| std::env::var("KOMETA_AUTHD_FAULT").ok().and_then(|text| parse(&text))) {
-            Some(plan) if number == plan.at || (plan.lasting && number > plan.at) => match plan.errno {
+            Some(plan) if (plan.first..=plan.last).contains(&number) => match plan.errno {
                 Some(errno) => Err(io::Error::from_raw_os_error(errno)),
                 None => loop {
                     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
@@ -401,8 +414,8 @@ pub mod faults {
             "EINTR" => Some(Errno::INTR),
             _ => return None,
         };
-        let lasting = at.ends_with('+');
-        let at = at.trim_end_matches('+').parse().ok()?;
-        Some(Plan { errno: errno.map(Errno::raw_os_error), at, lasting })
+        let (first, more) = at.split_once('+').unwrap_or((at, "0"));
+        let first: u64 = first.parse().ok()?;
+        Some(Plan { errno: errno.map(Errno::raw_os_error), first, last: first + more.parse::<u64>().ok()? })
     }
 }

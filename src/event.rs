@@ -151,7 +151,7 @@ impl Kind {
             ),
             Self::RefreshFailed => (Warn, "refresh failed, trying again", ""),
             Self::OutcomeUnknown => {
-                (Warn, "the refresh was sent but no whole answer came, trying the same token again", "")
+                (Warn, "the refresh was sent and no grant came back, trying the same token again", "")
             }
             Self::NothingSent => (
                 Error,

@@ -48,6 +48,11 @@ pub enum Unreadable {
         /// Its column in characters, from 1.
         column: usize,
     },
+    /// It has no name any more: somebody renamed over it where it is mounted from.
+    #[error(
+        "the mounted file was replaced outside, and this side still sees the old one; mount its folder in the place of the single file"
+    )]
+    Stranded,
     /// The system refused.
     #[error("{0}")]
     System(String),
@@ -57,7 +62,12 @@ pub enum Unreadable {
 pub fn read<D: Disk>(disk: &D, path: &Path) -> Result<Snapshot<D::Handle>, Unreadable> {
     let path = disk.resolve(path).map_err(|error| unreadable(&error))?;
     let handle = disk.open(&path, Open::Read).map_err(|error| unreadable(&error))?;
-    read_handle(disk, path, handle)
+    let snapshot = read_handle(disk, path, handle)?;
+    if snapshot.meta.links == 0 && disk.meta(&snapshot.path).is_ok_and(|meta| meta.identity == snapshot.meta.identity) {
+        // Not a file that was replaced between open and read: the path still leads to it.
+        return Err(Unreadable::Stranded);
+    }
+    Ok(snapshot)
 }
 
 /// Reads a file that is open.
@@ -82,6 +92,7 @@ fn unreadable(error: &io::Error) -> Unreadable {
     match error.kind() {
         io::ErrorKind::NotFound => Unreadable::Missing,
         io::ErrorKind::IsADirectory => Unreadable::Folder,
+        io::ErrorKind::NotSeekable => Unreadable::NotAFile,
         _ => Unreadable::System(explain(error)),
     }
 }

@@ -96,6 +96,8 @@ pub struct Trouble {
     pub not_before: UnixSeconds,
     /// What happened, for a person.
     pub what: String,
+    /// Whether the provider named the time itself (`Retry-After`): then nobody's impatience shortens it.
+    pub asked: bool,
     /// The credentials that the provider refused: with others it is tried again at once.
     pub refused: Option<Fingerprint>,
 }
@@ -152,7 +154,7 @@ impl History {
             Record::Intent(intent) => self.intent = Some(*intent),
             Record::Held(held) => self.hold(held),
             Record::Published => {
-                self.edit = None;
+                (self.edit, self.signed_out) = (None, None);
                 if let Some(current) = &mut self.current {
                     current.published = true;
                 }
@@ -179,8 +181,10 @@ impl History {
                 self.trouble = Some(trouble.clone());
             }
             Record::SignedOut(at) => {
+                // The pair stays: an emptied block may also be half of somebody's save, and what follows a copy
+                // with a spent token in it.
                 self.signed_out = Some(*at);
-                (self.current, self.fallback, self.trouble, self.intent) = (None, None, None, None);
+                (self.trouble, self.intent) = (None, None);
             }
             Record::Succeeded(at) => self.last_success = Some(*at),
             Record::Edit(before, after) => self.edit = Some((*before, *after)),
@@ -237,9 +241,8 @@ impl History {
         if let Some(current) = &self.current {
             // First, because it clears what follows.
             records.push(Record::Held(current.clone()));
-        } else if let Some(at) = self.signed_out {
-            records.push(Record::SignedOut(at));
         }
+        records.extend(self.signed_out.map(Record::SignedOut));
         if !self.spent.is_empty() {
             records.push(Record::Spent(self.spent.clone()));
         }
@@ -415,7 +418,7 @@ impl Record {
             Self::Used(token) => json!({"used": token.to_string()}),
             Self::Trouble { trouble, settled } => json!({
                 "trouble": trouble.what, "since": trouble.since.0, "attempts": trouble.attempts,
-                "not_before": trouble.not_before.0, "refused": trouble.refused.map(|c| c.to_string()), "settled": settled,
+                "not_before": trouble.not_before.0, "asked": trouble.asked, "refused": trouble.refused.map(|c| c.to_string()), "settled": settled,
             }),
             Self::SignedOut(at) => json!({"signed_out": at.0}),
             Self::Succeeded(at) => json!({"succeeded": at.0}),
@@ -450,6 +453,7 @@ impl Record {
                 attempts: u32::try_from(object.get("attempts")?.as_u64()?).ok()?,
                 not_before: seconds("not_before")?,
                 what: what.as_str()?.to_owned(),
+                asked: object.get("asked").and_then(Value::as_bool).unwrap_or_default(),
                 refused: fingerprint("refused"),
             };
             Self::Trouble { trouble, settled: object.get("settled")?.as_bool()? }
@@ -504,3 +508,6 @@ fn held_from_json(object: &Map<String, Value>) -> Option<Held> {
         published: object.get("is_published")?.as_bool()?,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,6 +26,7 @@ pub mod provider;
 pub mod token;
 // decide
 pub mod decision;
+pub mod kometa;
 pub mod backoff;
 // refresh
 pub mod refresh;

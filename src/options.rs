@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::announce::log::LogFormat;
+use crate::kometa::{DEFAULT_TIMES, Times};
 use crate::provider::{MAL, PROVIDERS, Provider, TRAKT};
 use crate::refresh::is_loopback;
 use crate::refresh::request::Endpoint;
@@ -99,6 +100,11 @@ pub struct Options {
     #[arg(long, value_name = "URI", env = "KOMETA_AUTHD_TRAKT_REDIRECT_URI", hide_env_values = true, default_value = TRAKT.redirect_uri.unwrap_or_default())]
     pub trakt_redirect_uri: String,
 
+    /// When Kometa starts, as in its own `KOMETA_TIMES`: HH:MM|HH:MM in local time, or off. Without it:
+    /// `KOMETA_TIMES`, `KOMETA_TIME`, or Kometa's own 05:00
+    #[arg(long, value_name = "TIMES", env = "KOMETA_AUTHD_KOMETA_TIMES", hide_env_values = true)]
+    pub kometa_times: Option<Times>,
+
     /// PEM file with the certificates to trust, in the place of the system's
     #[arg(long, value_name = "FILE", env = "KOMETA_AUTHD_CA_FILE", hide_env_values = true)]
     pub ca_file: Option<PathBuf>,
@@ -140,6 +146,12 @@ impl Options {
             return Err(
                 "no config file: name Kometa's with --config /path/to/config.yml, or in KOMETA_CONFIG".to_owned()
             );
+        }
+        if self.kometa_times.is_none() {
+            let given = ["KOMETA_TIMES", "KOMETA_TIME"].into_iter().find_map(&variable);
+            // What only Kometa understands must not keep us from running beside it.
+            let given = given.and_then(|times| times.parse().ok());
+            self.kometa_times = given.or_else(|| DEFAULT_TIMES.parse().ok());
         }
         if self.state_dir.is_none() {
             // Several folders come separated by colons (systemd.exec(5)); the first is ours.

@@ -88,10 +88,19 @@ impl Network for Https {
 }
 
 impl Https {
+    /// Looks whether the named certificates can be used, before anything depends on them.
+    ///
+    /// # Errors
+    /// They cannot; the sentence says why.
+    pub fn check(&self) -> Result<(), String> {
+        self.ca_file.as_ref().map_or(Ok(()), |path| find_roots(Some(path)).map(drop))
+    }
+
     /// A client for one request: built in microseconds, and gone with its memory afterwards.
     fn client(&self, url: &str) -> Result<reqwest::Client, String> {
         let loopback = is_loopback(url);
-        let roots = if loopback { RootCertStore::empty() } else { find_roots(self.ca_file.as_ref())? };
+        let is_plain = url.starts_with("http://");
+        let roots = if is_plain { RootCertStore::empty() } else { find_roots(self.ca_file.as_ref())? };
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(client_config(roots)?)
             .https_only(!loopback)
@@ -122,12 +131,17 @@ pub fn is_loopback(url: &str) -> bool {
 /// Who vouches for a server, from the first source that exists: the option, `SSL_CERT_FILE` and
 /// `SSL_CERT_DIR`, the system's, the built-in ones.
 fn find_roots(ca_file: Option<&PathBuf>) -> Result<RootCertStore, String> {
-    use rustls::pki_types::{CertificateDer, pem::PemObject};
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::{Error, PemObject};
     let mut roots = RootCertStore::empty();
     if let Some(path) = ca_file {
         let unusable = |why: String| format!("--ca-file {} cannot be used: {why}", path.display());
-        for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unusable(error.to_string()))? {
-            let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
+        let unreadable = |error: Error| match error {
+            Error::Io(error) => unusable(crate::disk::explain(&error)),
+            other => unusable(other.to_string()),
+        };
+        for certificate in CertificateDer::pem_file_iter(path).map_err(unreadable)? {
+            let certificate = certificate.map_err(unreadable)?;
             roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
         }
         if roots.is_empty() {

@@ -36,7 +36,9 @@ impl Watch {
     pub fn new() -> Self {
         let shared = Arc::new(Shared::default());
         let handler = Arc::clone(&shared);
-        let mask = EventKindMask::CREATE | EventKindMask::REMOVE | EventKindMask::ACCESS_CLOSE;
+        // MODIFY_NAME as well: a rename over the file is reported under that name alone.
+        let mask =
+            EventKindMask::CREATE | EventKindMask::REMOVE | EventKindMask::MODIFY_NAME | EventKindMask::ACCESS_CLOSE;
         let watcher = RecommendedWatcher::new(
             move |event: notify::Result<notify::Event>| handler.take(event),
             Config::default().with_event_kinds(mask).with_follow_symlinks(false),

@@ -159,7 +159,11 @@ impl Document {
         let Kind::Mapping { entries, .. } = &self.resolve(node).kind else {
             return None;
         };
-        entries.iter().find(|(name, _)| self.text(name) == Some(key)).map(|(name, value)| (name, value))
+        // A tag of one's own makes another key of it.
+        let is_key = |name: &Node| {
+            matches!(self.resolve(name).tag.as_deref(), None | Some(STR_TAG)) && self.text(name) == Some(key)
+        };
+        entries.iter().find(|(name, _)| is_key(name)).map(|(name, value)| (name, value))
     }
 
     /// The node itself, or the node that an alias names.
@@ -209,8 +213,10 @@ impl Document {
         };
         let mut first = HashMap::new();
         for (key, _) in entries {
-            if let Kind::Scalar { value, .. } = &self.resolve(key).kind
-                && let Some(earlier) = first.insert(value.as_str(), key)
+            let node = self.resolve(key);
+            let tag = node.tag.as_deref().filter(|tag| *tag != STR_TAG);
+            if let Kind::Scalar { value, .. } = &node.kind
+                && let Some(earlier) = first.insert((tag, value.as_str()), key)
             {
                 return Some((earlier, key));
             }
@@ -409,6 +415,8 @@ mod tests {
         }
         let depth = build::DEPTH_MAX;
         parsed(&format!("{}x{}", "[".repeat(depth), "]".repeat(depth)));
+        let deeper = format!("{}x{}", "[".repeat(depth + 1), "]".repeat(depth + 1));
+        assert!(Document::parse(&deeper).is_err_and(|problem| problem.what.contains("128")));
         let laugh = |level: usize| {
             let items = vec![format!("*a{level}"); 10].join(", ");
             format!("a{}: &a{} [{items}]\n", level + 1, level + 1)

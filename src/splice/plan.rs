@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use super::entries::Rendered;
 use super::scalar::{fits, says, written};
 use super::{Change, Edit, Reason, Refused, Spliced, Wanted, check_mapping, is_reference, refused};
 use crate::yaml::{Document, Kind, Node, Style};
@@ -24,12 +25,12 @@ pub(super) struct Write<'w> {
 type Added<'w> = Option<Vec<(&'static str, Wanted<'w>)>>;
 
 pub(super) struct Plan<'d, 'w> {
-    text: &'d str,
-    document: &'d Document,
+    pub(super) text: &'d str,
+    pub(super) document: &'d Document,
     /// Old bytes and what comes in their place.
-    edits: Vec<(Range<usize>, String)>,
+    pub(super) edits: Vec<(Range<usize>, String)>,
     writes: Vec<Write<'w>>,
-    rewritten: Vec<&'d Node>,
+    pub(super) rewritten: Vec<&'d Node>,
 }
 
 impl<'d, 'w> Plan<'d, 'w> {
@@ -92,7 +93,7 @@ impl<'d, 'w> Plan<'d, 'w> {
                 }
             }
         }
-        self.add(section, &entries);
+        self.add(section, &entries)?;
         if self.edits.is_empty() { Ok(()) } else { self.touch(section) }
     }
 
@@ -134,7 +135,7 @@ impl<'d, 'w> Plan<'d, 'w> {
                 None => missing.push((*key, Rendered::Value(written(value, Style::Plain)))),
             }
         }
-        self.add(block, &missing);
+        self.add(block, &missing)?;
         if self.edits.len() > planned { self.touch(block) } else { Ok(()) }
     }
 
@@ -152,7 +153,7 @@ impl<'d, 'w> Plan<'d, 'w> {
     }
 
     /// That no alias repeats what is about to change.
-    fn touch(&self, node: &Node) -> Result<(), Refused> {
+    pub(super) fn touch(&self, node: &Node) -> Result<(), Refused> {
         match node.anchor {
             Some(anchor) if self.document.is_referenced(anchor) => Err(refused(node, Reason::Shared)),
             _ => Ok(()),
@@ -194,7 +195,7 @@ impl<'d, 'w> Plan<'d, 'w> {
     }
 
     /// Puts a value where another one is written, with or without the anchor and the tag before it.
-    fn replace(&mut self, node: &Node, properties: bool, mut value: String) {
+    pub(super) fn replace(&mut self, node: &Node, properties: bool, mut value: String) {
         let Range { mut start, end } = self.head(node);
         if let (true, Some(before)) = (properties, &node.properties) {
             start = start.min(before.start);
@@ -208,7 +209,7 @@ impl<'d, 'w> Plan<'d, 'w> {
     }
 
     /// Puts a value where nothing is written.
-    fn insert(&mut self, mapping: &Node, null: &Node, value: &str) {
+    pub(super) fn insert(&mut self, mapping: &Node, null: &Node, value: &str) {
         let at = null.span.start;
         if self.text[..at].ends_with(':') || null.properties.is_some() {
             self.edits.push((at..at, format!(" {value}")));
@@ -221,7 +222,7 @@ impl<'d, 'w> Plan<'d, 'w> {
     }
 
     /// Takes a value away, from its colon on where both are on one line.
-    fn remove(&mut self, node: &Node, properties: bool) {
+    pub(super) fn remove(&mut self, node: &Node, properties: bool) {
         let Range { mut start, end } = self.head(node);
         if let (true, Some(before)) = (properties, &node.properties) {
             start = start.min(before.start);
@@ -236,7 +237,7 @@ impl<'d, 'w> Plan<'d, 'w> {
     }
 
     /// The bytes of a value that are to go; of a block scalar the indicator, for its comment stays.
-    fn head(&self, node: &Node) -> Range<usize> {
+    pub(super) fn head(&self, node: &Node) -> Range<usize> {
         if !is_block_scalar(node) {
             return node.span.clone();
         }
@@ -255,121 +256,22 @@ impl<'d, 'w> Plan<'d, 'w> {
         }
     }
 
-    /// Writes a block where `authorization` is null.
-    fn fill(
-        &mut self,
-        section: &'d Node,
-        null: &'d Node,
-        wanted: &[(&'static str, Wanted<'w>)],
-    ) -> Result<(), Refused> {
-        if null.tag.is_some() {
-            return Err(refused(null, Reason::Tag));
-        }
-        if let Kind::Alias(_) = null.kind {
-            return Err(refused(null, Reason::Alias("`authorization`")));
-        }
-        self.touch(null)?;
-        self.rewritten.push(null);
-        let block = self.rendered_block(section, wanted);
-        if is_flow(section) {
-            let block = block.in_flow();
-            if null.span.is_empty() {
-                self.insert(section, null, &block);
-            } else {
-                self.replace(null, false, block);
-            }
-            return Ok(());
-        }
-        let at = self.line_end(null.span.end);
-        let line_break = self.line_break(at);
-        let has_colon = self.text[..null.span.start].ends_with(':') || null.properties.is_some();
-        if !null.span.is_empty() {
-            self.remove(null, false);
-        } else if !has_colon {
-            self.edits.push((at..at, format!("{line_break}{}:", indent(section))));
-        }
-        let lines = block.lines().iter().fold(String::new(), |lines, line| lines + line_break + line);
-        self.edits.push((at..at, lines));
-        Ok(())
-    }
-
-    fn rendered_block(&self, section: &Node, wanted: &[(&'static str, Wanted<'_>)]) -> Rendered {
-        let root = self.document.root.column;
-        // As deep in the section as the section is in the file.
-        let step = if is_flow(section) { 0 } else { section.column.saturating_sub(root).max(1) };
-        let values = wanted.iter().map(|(key, value)| (*key, written(value, Style::Plain))).collect();
-        Rendered::Block { column: section.column - 1 + step, values }
-    }
-
-    /// Adds entries after a mapping's last one.
-    fn add(&mut self, mapping: &Node, entries: &[(&'static str, Rendered)]) {
-        if entries.is_empty() {
-            return;
-        }
-        let Kind::Mapping { entries: present, flow } = &mapping.kind else {
-            return;
-        };
-        if *flow {
-            let rendered: Vec<_> = entries.iter().map(|(key, value)| format!("{key}: {}", value.in_flow())).collect();
-            let rendered = rendered.join(", ");
-            let Some((_, last)) = present.last() else {
-                let at = mapping.span.start + 1;
-                return self.edits.push((at..at, rendered));
-            };
-            let at = last.span.end;
-            // `a:,` is a key to some readers, `a: ,` to none.
-            let bare = self.text[..at].ends_with(':') && !self.is_rewritten(last);
-            self.edits.push((at..at, format!("{}, {rendered}", if bare { " " } else { "" })));
-            return;
-        }
-        let indentation = indent(mapping);
-        let mut lines = Vec::new();
-        for (key, value) in entries {
-            match value {
-                Rendered::Value(value) => lines.push(format!("{indentation}{key}: {value}")),
-                Rendered::Block { .. } => {
-                    lines.push(format!("{indentation}{key}:"));
-                    lines.extend(value.lines());
-                }
-            }
-        }
-        let (at, opens_line) = self.end_of_entries(mapping);
-        let line_break = self.line_break(at);
-        let join = |line: String| if opens_line { line + line_break } else { line_break.to_owned() + &line };
-        self.edits.push((at..at, lines.into_iter().map(join).collect()));
-    }
-
-    /// Where entries are added to a block mapping, and whether a line starts there.
-    fn end_of_entries(&self, mapping: &Node) -> (usize, bool) {
-        let leaf = last_leaf(mapping);
-        if !is_block_scalar(leaf) {
-            return (self.line_end(leaf.span.end), false);
-        }
-        let keeps = self.text[self.head(leaf)].contains('+') && !self.is_rewritten(leaf);
-        let after = leaf.span.end;
-        if keeps && self.text[..after].ends_with(['\n', '\r']) {
-            // The blank lines below it are part of its value.
-            return (after, true);
-        }
-        (self.content_end(leaf), false)
-    }
-
-    fn is_rewritten(&self, node: &Node) -> bool {
+    pub(super) fn is_rewritten(&self, node: &Node) -> bool {
         self.rewritten.iter().any(|rewritten| std::ptr::eq(*rewritten, node))
     }
 
     /// The end of the last line of a block scalar that is not blank; of its header where all are.
-    fn content_end(&self, node: &Node) -> usize {
+    pub(super) fn content_end(&self, node: &Node) -> usize {
         let written = self.text[node.span.clone()].trim_end_matches([' ', '\t', '\n', '\r']).len();
         self.line_end(node.span.start + written)
     }
 
-    fn line_end(&self, at: usize) -> usize {
+    pub(super) fn line_end(&self, at: usize) -> usize {
         self.text[at..].find(['\n', '\r']).map_or(self.text.len(), |length| at + length)
     }
 
     /// The line break at an offset, or the one before it where the file ends without one.
-    fn line_break(&self, at: usize) -> &'static str {
+    pub(super) fn line_break(&self, at: usize) -> &'static str {
         let kind = |text: &str| match text.as_bytes() {
             [b'\r', b'\n', ..] => Some("\r\n"),
             [b'\r', ..] => Some("\r"),
@@ -378,65 +280,22 @@ impl<'d, 'w> Plan<'d, 'w> {
         };
         let before = || {
             let last = self.text[..at].rfind(['\n', '\r'])?;
-            kind(if self.text[..last].ends_with('\r') { "\r\n" } else { &self.text[last..] })
+            let pair = self.text[..last].ends_with('\r') && self.text[last..].starts_with('\n');
+            kind(&self.text[last - usize::from(pair)..])
         };
         kind(&self.text[at..]).or_else(before).unwrap_or("\n")
     }
 }
 
-/// An entry's value as text.
-enum Rendered {
-    Value(String),
-    Block { column: usize, values: Vec<(&'static str, String)> },
-}
-
-impl Rendered {
-    fn in_flow(&self) -> String {
-        match self {
-            Self::Value(value) => value.clone(),
-            Self::Block { values, .. } => {
-                let entries: Vec<_> = values.iter().map(|(key, value)| format!("{key}: {value}")).collect();
-                format!("{{{}}}", entries.join(", "))
-            }
-        }
-    }
-
-    fn lines(&self) -> Vec<String> {
-        match self {
-            Self::Value(_) => Vec::new(),
-            Self::Block { column, values } => {
-                values.iter().map(|(key, value)| format!("{}{key}: {value}", " ".repeat(*column))).collect()
-            }
-        }
-    }
-}
-
-fn last_leaf(node: &Node) -> &Node {
-    let mut leaf = node;
-    loop {
-        leaf = match &leaf.kind {
-            Kind::Mapping { entries, flow: false } => match entries.last() {
-                Some((_, value)) => value,
-                None => return leaf,
-            },
-            Kind::Sequence { items, flow: false } => match items.last() {
-                Some(item) => item,
-                None => return leaf,
-            },
-            _ => return leaf,
-        };
-    }
-}
-
-fn indent(mapping: &Node) -> String {
+pub(super) fn indent(mapping: &Node) -> String {
     " ".repeat(mapping.column - 1)
 }
 
-fn is_flow(node: &Node) -> bool {
+pub(super) fn is_flow(node: &Node) -> bool {
     matches!(node.kind, Kind::Mapping { flow: true, .. })
 }
 
-fn is_block_scalar(node: &Node) -> bool {
+pub(super) fn is_block_scalar(node: &Node) -> bool {
     matches!(node.kind, Kind::Scalar { style: Style::Literal | Style::Folded, .. })
 }
 

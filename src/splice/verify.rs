@@ -1,43 +1,36 @@
 //! The check of every edit, by a parser that had no part in it.
 //!
 //! Invariant: an edit passes only where `serde_yaml` reads from the new text
-//! what it reads from the old one with the written values in place, where our
-//! own reader finds every wanted value, and where each byte outside of the
-//! replaced ranges is the old one.
+//! what it reads from the old one with the written values in place, and where
+//! each byte outside of the replaced ranges is the old one. No edit is taken
+//! on the word of the parser that planned it.
 
 use serde_yaml::{Mapping, Value};
 
 use super::plan::{BLOCK, Write};
-use super::scalar::says;
 use super::{Edit, Reason, Refused, Spliced, Wanted, refused};
-use crate::yaml::Document;
+use crate::yaml::{Document, Kind, Node};
 
 pub(super) fn verify(
     text: &str,
     document: &Document,
     spliced: &Spliced,
     edit: &Edit<'_>,
-    wanted: &[(&'static str, Wanted<'_>)],
     writes: &[Write<'_>],
     failed: impl Fn(Reason) -> Refused,
 ) -> Result<(), Refused> {
-    let fail = |why| failed(Reason::CheckFailed(why));
     if !same_outside(text, spliced) {
-        return Err(fail("other bytes would change"));
+        return Err(failed(Reason::CheckFailed("other bytes would change")));
     }
-    let mut expected = read(text).map_err(|error| unreadable(document, &error, &failed))?;
-    let found = read(&spliced.text).map_err(|_| fail("the new text is not YAML"))?;
-    write(&mut expected, edit, writes).ok_or_else(|| fail("the block is not where it was"))?;
-    if expected != found {
-        return Err(fail("another value would change"));
-    }
-    let again = Document::parse(&spliced.text).map_err(|_| fail("the new text is not YAML"))?;
-    let block = again.get(&again.root, edit.provider.name).and_then(|section| again.get(section, BLOCK));
-    let right = wanted.iter().all(|(key, value)| match block.and_then(|block| again.get(block, key)) {
-        Some(node) => says(&again, node, value),
-        None => *value == Wanted::Null,
-    });
-    if right { Ok(()) } else { Err(fail("the block does not say what it should")) }
+    let old = read(text).map_err(|error| unreadable(document, &error, &failed))?;
+    let why = match read(&spliced.text) {
+        Ok(new) if written(old, edit, writes).as_ref() == Some(&new) => return Ok(()),
+        Ok(_) => "another value would change",
+        Err(_) => "the new text is not YAML",
+    };
+    // Where the readers did not agree in the first place, the edit is not to blame.
+    let disputed = read(text).ok().and_then(|old| disputed(document, &document.root, &old));
+    Err(disputed.map_or_else(|| failed(Reason::CheckFailed(why)), |node| refused(node, Reason::Disputed)))
 }
 
 /// `serde_yaml` takes a byte order mark before a comment for a document of its own.
@@ -57,7 +50,7 @@ fn unreadable(document: &Document, error: &serde_yaml::Error, failed: &impl Fn(R
 }
 
 /// The old value with the written values in it.
-fn write(root: &mut Value, edit: &Edit<'_>, writes: &[Write<'_>]) -> Option<()> {
+fn written(mut root: Value, edit: &Edit<'_>, writes: &[Write<'_>]) -> Option<Value> {
     let section = root.get_mut(edit.provider.name)?.as_mapping_mut()?;
     for write in writes {
         let value = match write.value {
@@ -76,7 +69,7 @@ fn write(root: &mut Value, edit: &Edit<'_>, writes: &[Write<'_>]) -> Option<()> 
         };
         mapping.insert(Value::from(write.key), value);
     }
-    Some(())
+    Some(root)
 }
 
 fn same_outside(text: &str, spliced: &Spliced) -> bool {
@@ -89,4 +82,63 @@ fn same_outside(text: &str, spliced: &Spliced) -> bool {
         (old_at, new_at) = (old_range.end, new_range.end);
     }
     text.get(old_at..) == new.get(new_at..)
+}
+
+/// The first node of which the second parser has something else. Its value is a tree without aliases
+/// and no deeper than it allows, so that following it comes to an end.
+fn disputed<'d>(document: &'d Document, node: &'d Node, value: &Value) -> Option<&'d Node> {
+    let node = document.resolve(node);
+    let agreed = match (&node.kind, value) {
+        (_, Value::Tagged(tagged)) => return disputed(document, node, &tagged.value),
+        (Kind::Mapping { entries, .. }, Value::Mapping(pairs)) if entries.len() == pairs.len() => {
+            return entries.iter().zip(pairs).find_map(|((key, value), (other_key, other_value))| {
+                disputed(document, key, other_key).or_else(|| disputed(document, value, other_value))
+            });
+        }
+        (Kind::Sequence { items, .. }, Value::Sequence(others)) if items.len() == others.len() => {
+            return items.iter().zip(others).find_map(|(item, other)| disputed(document, item, other));
+        }
+        (Kind::Scalar { value, .. }, Value::String(other)) => value == other,
+        (Kind::Scalar { .. }, Value::Null | Value::Bool(_) | Value::Number(_)) => true,
+        _ => false,
+    };
+    if agreed { None } else { Some(node) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provider::TRAKT;
+    use crate::splice::Change;
+
+    /// A wrong edit does not pass: other bytes, another value, a wrong value, no YAML at all. `splice` makes
+    /// no such edit that we know of, so that the check itself is asked.
+    #[test]
+    fn a_wrong_edit_is_noticed() {
+        let text = "trakt:\n  authorization:\n    access_token: old\nplex: a # b\n";
+        let document = Document::parse(text).expect("YAML");
+        let edit = Edit { provider: &TRAKT, change: Change::Empty, clear_once_key: false };
+        let write = Write { in_block: true, key: "access_token", value: Wanted::Text("new") };
+        let check = |new: &str, old_range, new_range| {
+            let spliced = Spliced { text: new.to_owned(), replaced: vec![(old_range, new_range)] };
+            let failed = |reason| Refused { line: 0, column: 0, reason };
+            verify(text, &document, &spliced, &edit, std::slice::from_ref(&write), failed)
+                .map_err(|refused| refused.reason)
+        };
+        let right = text.replace("old", "new");
+        assert_eq!(check(&right, 42..45, 42..45), Ok(()));
+        for (new, why) in [
+            (right.replace("# b", "# c"), "other bytes would change"),
+            (text.to_owned(), "another value would change"),
+            (text.replace("old", "\"new"), "the new text is not YAML"),
+        ] {
+            let new_end = 42 + new.len() + 3 - text.len();
+            assert_eq!(check(&new, 42..45, 42..new_end), Err(Reason::CheckFailed(why)));
+        }
+        assert_eq!(
+            check(&right.replace("plex: a", "plex: b"), 42..text.len(), 42..text.len()),
+            Err(Reason::CheckFailed("another value would change")),
+            "a range that is too wide does not help"
+        );
+    }
 }

@@ -220,7 +220,11 @@ impl<'t> Builder<'t> {
             .last()
             .is_some_and(|open| matches!(open.node.kind, Kind::Mapping { .. }) && open.children.len() % 2 == 1);
         if is_value && node.anchor.is_none() && node.tag.is_none() {
-            let after = if self.text[at..].starts_with(':') { at + 1 } else { self.last_end.min(at) };
+            // The next key may start with a colon as well; after the one before a null nothing is written.
+            let rest = self.text[at..].strip_prefix(':');
+            let is_colon =
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\n', '\r', ',', ']', '}']));
+            let after = if is_colon { at + 1 } else { self.last_end.min(at) };
             node.span = after..after;
         }
     }
@@ -237,7 +241,9 @@ impl<'t> Builder<'t> {
             node.column = text[line_start..indicator].chars().count() + 1;
         }
         let trimmed = text[..end].trim_end_matches(' ');
-        let end = if trimmed.ends_with(['\n', '\r']) { trimmed.len().max(start) } else { end };
+        // Blanks at the end of the file are the scalar's own.
+        let is_indent = trimmed.ends_with(['\n', '\r']) && end < text.len();
+        let end = if is_indent { trimmed.len().max(start) } else { end };
         node.span = indicator..end;
     }
 

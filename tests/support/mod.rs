@@ -11,13 +11,46 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use kometa_authd::sandbox::Sandbox;
+use kometa_authd::sandbox::world::Visit;
+use kometa_authd::sandbox::{Options, Sandbox};
 use kometa_authd::token::{Grant, Secret};
+use notify::EventKindMask;
+use rustix::process::Signal;
+use serde_json::Value;
 
 /// Nothing that is waited for takes longer, even on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// The `client_id` of every test's config.
 pub const CLIENT: &str = "test-client-id";
+/// The `client_secret` of every test's config.
+pub const CLIENT_SECRET: &str = "test-client-secret";
+
+/// A sandbox that does what the providers document.
+pub fn sandbox() -> Sandbox {
+    Sandbox::start(Options::default()).unwrap()
+}
+
+/// Something goes wrong.
+pub fn fault(sandbox: &Sandbox, text: &str) {
+    sandbox.fault(text.parse().unwrap());
+}
+
+/// The requests for tokens so far.
+pub fn posts(sandbox: &Sandbox) -> Vec<Visit> {
+    sandbox.requests().into_iter().filter(|visit| visit.method == "POST").collect()
+}
+
+/// Waits for a request that brings that token or code, and has been answered or cut off.
+pub fn wait_presented(sandbox: &Sandbox, token: &Secret) {
+    let wanted = Some(token.fingerprint());
+    let came = sandbox.wait(PATIENCE, |world| world.requests.iter().any(|visit| visit.presented == wanted));
+    assert!(came, "the token was never presented");
+}
+
+/// Waits for so many requests.
+pub fn wait_posts(sandbox: &Sandbox, count: usize) {
+    assert!(sandbox.wait(PATIENCE, |world| world.requests.len() >= count), "there were never {count} requests");
+}
 
 /// A folder with a config in it.
 pub struct Home {
@@ -32,7 +65,16 @@ impl Home {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("config.yml");
         std::fs::write(&config, text).unwrap();
-        Self { folder, config }
+        let home = Self { folder, config };
+        home.age();
+        home
+    }
+
+    /// Makes the config look as if nobody had written it for an hour: what was written just now is left
+    /// alone for a moment.
+    pub fn age(&self) {
+        let hour_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
+        std::fs::File::options().write(true).open(&self.config).unwrap().set_modified(hour_ago).unwrap();
     }
 
     /// The folder.
@@ -63,6 +105,30 @@ impl Home {
         program
     }
 
+    /// The state folder.
+    pub fn state(&self) -> PathBuf {
+        self.path().join(".kometa-authd")
+    }
+
+    /// Writes over the config in place, as Kometa does.
+    pub fn write(&self, text: &str) {
+        std::fs::write(&self.config, text).unwrap();
+    }
+
+    /// Puts another file in the config's place.
+    pub fn replace(&self, text: &str) {
+        let new = self.path().join("config.yml~new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, &self.config).unwrap();
+    }
+
+    /// The first account that `status --json` shows.
+    pub fn status(&self, sandbox: &Sandbox) -> Value {
+        let output = self.output("status", sandbox, &["--json"]);
+        let all: Value = serde_json::from_slice(&output.stdout).unwrap();
+        all[0].clone()
+    }
+
     /// Runs a command to its end.
     pub fn output(&self, command: &str, sandbox: &Sandbox, args: &[&str]) -> Output {
         self.command(command, sandbox).args(args).output().unwrap()
@@ -76,9 +142,14 @@ impl Home {
     /// Waits until the config's text is as wished.
     pub fn wait(&self, holds: impl Fn(&str) -> bool) -> String {
         let (tell, told) = channel();
-        let mut watch = notify::recommended_watcher(move |_| {
-            let _ = tell.send(());
-        })
+        // Not every event: our own reading is one, too.
+        let mask = EventKindMask::CREATE | EventKindMask::MODIFY_NAME | EventKindMask::ACCESS_CLOSE;
+        let mut watch = <notify::RecommendedWatcher as notify::Watcher>::new(
+            move |_| {
+                let _ = tell.send(());
+            },
+            notify::Config::default().with_event_kinds(mask),
+        )
         .unwrap();
         notify::Watcher::watch(&mut watch, self.path(), notify::RecursiveMode::NonRecursive).unwrap();
         let end = Instant::now() + PATIENCE;
@@ -88,7 +159,8 @@ impl Home {
                 return text;
             }
             let left = end.saturating_duration_since(Instant::now());
-            assert!(told.recv_timeout(left).is_ok(), "the config never became as expected; it is:\n{text}");
+            let changed = !left.is_zero() && told.recv_timeout(left).is_ok();
+            assert!(changed, "the config never became as expected; it is:\n{text}");
         }
     }
 }
@@ -101,6 +173,8 @@ pub fn program() -> Command {
             command.env_remove(name);
         }
     }
+    // What the hour of the test is must not matter.
+    command.env("KOMETA_AUTHD_KOMETA_TIMES", "off");
     command.env("TZ", "UTC").env_remove("NOTIFY_SOCKET").env_remove("STATE_DIRECTORY").stdin(Stdio::null());
     command
 }
@@ -180,8 +254,19 @@ impl Running {
 
     /// Asks it to stop, and waits for the end.
     pub fn stop(self) -> (ExitStatus, String) {
-        self.signal(rustix::process::Signal::TERM);
+        self.signal(Signal::TERM);
         self.wait()
+    }
+
+    /// Kills it, and waits for the end.
+    pub fn kill(self) {
+        self.signal(Signal::KILL);
+        self.wait();
+    }
+
+    /// Has it look at everything again.
+    pub fn reload(&self) {
+        self.signal(Signal::HUP);
     }
 }
 
@@ -210,11 +295,65 @@ pub fn config_with(grant: &Grant) -> String {
     text
 }
 
+/// A `mal:` section with a grant in it.
+pub fn mal_section(grant: &Grant) -> String {
+    format!(
+        "mal:\n  client_id: {CLIENT}\n  client_secret: {CLIENT_SECRET}\n  cache_expiration: 60\n  localhost_url:\n  authorization:\n    access_token: {}\n    token_type: Bearer\n    expires_in: {}\n    refresh_token: {}\n",
+        grant.access_token.expose(),
+        grant.expires_in.unwrap_or_default(),
+        refresh_token(grant).expose()
+    )
+}
+
+/// The refresh token of a grant that has one.
+pub fn refresh_token(grant: &Grant) -> &Secret {
+    grant.refresh_token.as_ref().unwrap()
+}
+
+/// The text with another grant in the place of one, comments and all.
+pub fn swapped(text: &str, old: &Grant, new: &Grant) -> String {
+    let number = |grant: &Grant| grant.created_at.map_or_else(String::new, |at| at.0.to_string());
+    text.replace(old.access_token.expose(), new.access_token.expose())
+        .replace(refresh_token(old).expose(), refresh_token(new).expose())
+        .replace(&number(old), &number(new))
+}
+
+/// What a command said on both of its outputs.
+pub fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// A Python that has ruamel.yaml, as Kometa has it; none, with the reason said, where it cannot be had.
+pub fn python_with_ruamel() -> Option<PathBuf> {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent()?;
+    let (venv, ready) = (target.join("test-venv"), target.join("test-venv/ready"));
+    let python = venv.join("bin/python");
+    // Several tests may want it at once: the first makes it, the others wait for the lock.
+    let lock = std::fs::File::create(target.join("test-venv.lock")).ok()?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).ok()?;
+    if !ready.exists() {
+        let succeeds = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
+        let made = succeeds(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))
+            && succeeds(Command::new(&python).args(["-m", "pip", "install", "--quiet", "ruamel.yaml"]));
+        if !made {
+            eprintln!("skipped: python3 with venv and the package ruamel.yaml cannot be had here");
+            return None;
+        }
+        std::fs::write(ready, "").ok()?;
+    }
+    Some(python)
+}
+
 /// The text of a value in the `authorization` block.
 pub fn value(text: &str, key: &str) -> String {
     let start = text.find("authorization:").unwrap_or_default();
-    let line = text[start..].lines().find(|line| line.trim_start().starts_with(&format!("{key}:"))).unwrap_or_default();
-    line.split_once(':').map(|(_, value)| value.trim().trim_matches(['"', '\'']).to_owned()).unwrap_or_default()
+    let key = format!("{key}:");
+    let mut lines = text[start..].lines().skip_while(|line| !line.trim_start().starts_with(&key));
+    let value = lines.next().and_then(|line| line.split_once(':')).map(|(_, value)| value.trim()).unwrap_or_default();
+    // ruamel.yaml breaks a line before a long value.
+    let value =
+        if value.is_empty() { lines.next().filter(|next| !next.contains(':')).unwrap_or_default() } else { value };
+    value.trim().trim_matches(['"', '\'']).to_owned()
 }
 
 /// The text with the block's values taken out, to compare everything else.

@@ -1,0 +1,282 @@
+//! One account, brought to rest: looked at, decided about, acted for under the
+//! lock, until there is nothing to do now.
+
+use std::time::Duration;
+
+use super::{Account, Daemon, HandleOf, LOCK_RETRY, LOOK_AGAIN_MAX_S, Look, Next, World, facts};
+use crate::decision::{self, Decision, Facts, Urgency, Waiting};
+use crate::disk::{Disk, explain};
+use crate::event::{Event, Kind};
+use crate::file::Snapshot;
+use crate::health;
+use crate::journal::{History, Journal, Record};
+use crate::provider::Provider;
+use crate::settings::Section;
+use crate::store::{self, Place, Refused};
+use crate::token::{Fingerprint, UnixSeconds};
+
+/// How often one visit may act before it lets the others have their turn.
+const STEPS_MAX: usize = 8;
+/// How often before it is let be: longer than any request takes.
+const LOCK_ATTEMPTS: u32 = 300;
+/// How long an emptied block has to stay so: half of a save looks like it.
+const SIGN_OUT_QUIET: Duration = Duration::from_secs(2);
+/// How long a file that was written just now is left alone before it is written again.
+const QUIET: Duration = Duration::from_millis(400);
+
+impl<W: World> Daemon<W> {
+    pub(super) fn account(&mut self, config: usize, provider: &'static Provider) -> Option<&mut Account> {
+        self.configs[config].accounts.iter_mut().find(|account| account.provider == provider)
+    }
+
+    pub(super) fn name(&self, config: usize, provider: &Provider) -> String {
+        facts::account_name(&self.configs[config].path, provider)
+    }
+
+    /// Says something about an account, once.
+    pub(super) fn tell(&mut self, config: usize, provider: &'static Provider, event: Event) {
+        let news = Some(key(&event));
+        if let Some(account) = self.account(config, provider) {
+            if account.said == news {
+                return;
+            }
+            account.said = news;
+        }
+        self.world.announce(event);
+    }
+
+    /// The journal's history, with what only memory has on top.
+    pub(super) fn history(&self, config: usize, provider: &Provider, place: &Place) -> Result<History, Refused> {
+        let mut history = Journal::peek(self.world.disk(), &place.journal)
+            .map_err(|error| Refused::Journal { path: place.journal.clone(), error })?;
+        let accounts = &self.configs[config].accounts;
+        let overlay = accounts.iter().find(|account| account.provider == provider).and_then(|a| a.overlay.as_ref());
+        if let Some(held) = overlay {
+            history.apply(&Record::Held(held.as_ref().clone()));
+        }
+        Ok(history)
+    }
+
+    pub(super) fn decide(&self, place: &Place, section: &Section, history: &History, urgency: Urgency) -> Decision {
+        let (now, seen) = (self.world.now(), facts::seen(section));
+        decision::decide(&Facts {
+            now,
+            seen,
+            history,
+            kometa: facts::kometa(self.world.disk(), &self.setup, place, now),
+            urgency,
+        })
+    }
+
+    /// Brings one account to rest: acts until there is nothing to do now, and tells when there is.
+    pub(super) async fn settle(
+        &mut self,
+        config: usize,
+        provider: &'static Provider,
+        place: &Place,
+        section: Section,
+        mut urgency: Urgency,
+    ) -> Option<UnixSeconds> {
+        let now = self.world.now();
+        if !section.is_used() {
+            let name = self.name(config, provider);
+            self.tell(config, provider, Event::new(Kind::NotSetUp, name));
+            return None;
+        }
+        if let Some(until) = self.account(config, provider)?.hold_until.filter(|until| *until > now)
+            && urgency == Urgency::Usual
+        {
+            return Some(until);
+        }
+        let history = match self.history(config, provider, place) {
+            Ok(history) => history,
+            Err(why) => return self.hold(config, provider, Kind::StateUnusable, &why),
+        };
+        let disk = self.world.disk();
+        let leftovers =
+            !self.configs[config].recovered && (disk.meta(&place.temp).is_ok() || disk.meta(&place.redo).is_ok());
+        if !leftovers && let Decision::Wait { until, reason } = self.decide(place, &section, &history, urgency) {
+            return self.rest(config, &section, &history, until, reason);
+        }
+        drop((section, history));
+        let _lock = match self.lock(config, provider, place).await {
+            Ok(lock) => lock,
+            Err(_) if self.stopped => return None,
+            Err(why) => return self.hold(config, provider, Kind::NothingSent, &why),
+        };
+        if let Err(why) = store::recover(self.world.disk(), place) {
+            return self.hold(config, provider, Kind::GrantWaits, &why);
+        }
+        let mut settled = None;
+        for _ in 0..STEPS_MAX {
+            let Ok((snapshot, settings)) = self.read(config) else {
+                return Some(self.world.now().plus(1));
+            };
+            let section = settings.sections.into_iter().find(|section| section.provider == provider)?;
+            let history = match self.history(config, provider, place) {
+                Ok(history) => history,
+                Err(why) => return self.hold(config, provider, Kind::StateUnusable, &why),
+            };
+            let decision = self.decide(place, &section, &history, urgency);
+            if let Some(pause) = quiet_time(decision, &snapshot, self.world.now(), &mut settled) {
+                // Whoever writes may not be done: what counts is what still stands a moment later.
+                self.world.pause(pause).await;
+                continue;
+            }
+            let look = Look { snapshot, section, history };
+            let next = match decision {
+                Decision::Wait { until, reason } => {
+                    return self.rest(config, &look.section, &look.history, until, reason);
+                }
+                Decision::Adopt => self.adopt(config, place, &look),
+                Decision::SignOut => self.sign_out(config, place, &look),
+                Decision::Publish(why) => self.publish(config, place, &look, why),
+                Decision::Exchange => self.spend(config, place, look, None).await,
+                Decision::Refresh(why) => {
+                    // Once is what was asked for.
+                    urgency = Urgency::Usual;
+                    self.spend(config, place, look, Some(why)).await
+                }
+            };
+            match next {
+                Next::Again if !self.stopped => {}
+                Next::Again => return None,
+                Next::At(at) => return at,
+            }
+        }
+        Some(self.world.now().plus(1))
+    }
+
+    /// Takes the lock of the config's folder: one of us reads, spends and writes at a time. `None`
+    /// where the file system has no locks.
+    pub(super) async fn lock(
+        &mut self,
+        config: usize,
+        provider: &'static Provider,
+        place: &Place,
+    ) -> Result<Option<HandleOf<W>>, Refused> {
+        for attempt in 0..LOCK_ATTEMPTS {
+            match self.world.disk().lock(&place.folder, true) {
+                Ok(Some(lock)) => return Ok(Some(lock)),
+                Ok(None) => {
+                    if attempt == 5 {
+                        let event = Event::new(Kind::WaitsForOther, self.name(config, provider));
+                        self.world.announce(event);
+                    }
+                    self.stopped = tokio::select! {
+                        biased;
+                        () = self.world.stopping() => true,
+                        () = self.world.pause(LOCK_RETRY) => false,
+                    };
+                    if self.stopped {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    let event = Event::new(Kind::NoLock, place.folder.display().to_string());
+                    let event = event.detail(explain(&error));
+                    if !std::mem::replace(&mut self.configs[config].lockless, true) {
+                        self.world.announce(event);
+                    }
+                    return Ok(None);
+                }
+            }
+        }
+        Err(Refused::NotNow("another kometa-authd keeps the folder locked".to_owned()))
+    }
+
+    /// Nothing to do now: says so where it is news.
+    pub(super) fn rest(
+        &mut self,
+        config: usize,
+        section: &Section,
+        history: &History,
+        until: Option<UnixSeconds>,
+        reason: Waiting,
+    ) -> Option<UnixSeconds> {
+        let provider = section.provider;
+        let name = self.name(config, provider);
+        let expires_at = history.current.as_ref().and_then(decision::expires_at);
+        let kind = health::kind(reason, history, self.world.now());
+        let mut event = Event::new(kind, &name);
+        (event.expires_at, event.next_at) = (expires_at, until);
+        if let (Waiting::Retry, Some(trouble)) = (reason, &history.trouble) {
+            event.detail.clone_from(&trouble.what);
+            event.attempt = Some(trouble.attempts);
+        }
+        let clock = |at: Option<UnixSeconds>| at.map_or_else(|| "unknown".to_owned(), crate::clock::local);
+        let status = match reason {
+            Waiting::Valid | Waiting::KometaRuns => {
+                format!("{name} valid until {}, next refresh {}", clock(expires_at), clock(until))
+            }
+            Waiting::Retry => format!("{name} failing, next attempt {}", clock(until)),
+            _ => format!("{name}: {reason}"),
+        };
+        let account = self.account(config, provider)?;
+        account.status = status;
+        (account.misses, account.hold_until) = (0, None);
+        match account.news.take() {
+            // What was done and what comes next are one line.
+            Some(news) if reason == Waiting::Valid => {
+                account.said = Some(key(&event));
+                event.kind = news;
+                self.world.announce(event);
+            }
+            Some(news) => {
+                self.world.announce(Event::new(news, name));
+                self.tell(config, provider, event);
+            }
+            None => self.tell(config, provider, event),
+        }
+        until
+    }
+
+    /// Cannot act now for a reason of our own side: says why, and comes back.
+    pub(super) fn hold(
+        &mut self,
+        config: usize,
+        provider: &'static Provider,
+        kind: Kind,
+        why: &Refused,
+    ) -> Option<UnixSeconds> {
+        let kind = match why {
+            Refused::State { .. } => Kind::StateUnusable,
+            Refused::Edit(_) => Kind::EditRefused,
+            _ => kind,
+        };
+        let name = self.name(config, provider);
+        let now = self.world.now();
+        let account = self.account(config, provider)?;
+        account.misses = account.misses.saturating_add(1);
+        account.status = format!("{name}: {why}");
+        let until = now.plus((1_i64 << account.misses.min(6)).min(LOOK_AGAIN_MAX_S));
+        account.hold_until = Some(until);
+        let mut event = Event::new(kind, name).detail(why.to_string());
+        event.next_at = Some(until);
+        self.tell(config, provider, event);
+        Some(until)
+    }
+}
+
+/// How long to wait before acting on a file that was written just now; `settled` is the text that was
+/// waited for.
+pub(super) fn quiet_time<H>(
+    decision: Decision,
+    snapshot: &Snapshot<H>,
+    now: UnixSeconds,
+    settled: &mut Option<Fingerprint>,
+) -> Option<Duration> {
+    let pause = match decision {
+        Decision::Wait { .. } | Decision::Adopt => return None,
+        Decision::SignOut => SIGN_OUT_QUIET,
+        Decision::Publish(_) | Decision::Exchange | Decision::Refresh(_) => QUIET,
+    };
+    let is_fresh = (-1..=1).contains(&now.since(snapshot.meta.modified_at));
+    let waited = settled.replace(snapshot.fingerprint) == Some(snapshot.fingerprint);
+    (is_fresh && !waited).then_some(pause)
+}
+
+/// What makes an event the same as the one before.
+pub(super) fn key(event: &Event) -> (Kind, String) {
+    (event.kind, format!("{} {:?}", event.detail, event.expires_at))
+}

@@ -1,0 +1,161 @@
+//! The acts that send nothing: adopt, sign out, publish.
+
+use std::cell::Cell;
+
+use super::orphan::Orphan;
+use super::{Daemon, HandleOf, Look, Next, World};
+use crate::decision::{self, Publishing};
+use crate::event::{Event, Kind};
+use crate::journal::{History, Journal, Record};
+use crate::provider::Provider;
+use crate::settings::{self, References};
+use crate::splice::{self, Change, Edit};
+use crate::store::{self, Place, Refused};
+use crate::token::Grant;
+
+impl<W: World> Daemon<W> {
+    /// Takes the file's pair for the current one.
+    pub(super) fn adopt(&mut self, config: usize, place: &Place, look: &Look<HandleOf<W>>) -> Next {
+        let provider = look.section.provider;
+        let draw = self.draw();
+        let Some(held) = look.section.adopted(self.world.now(), draw) else {
+            return Next::At(None);
+        };
+        let disk = self.world.disk();
+        let kept = store::open_journal(disk, place).and_then(|mut journal| {
+            let noted = journal.note(disk, &Record::Held(held.clone()));
+            noted.map_err(|error| Refused::Journal { path: place.journal.clone(), error })
+        });
+        let overlay = kept.is_err().then(|| Box::new(held));
+        if let Some(account) = self.account(config, provider) {
+            account.overlay = overlay;
+            account.news = Some(Kind::Adopted);
+        }
+        if let Err(why) = kept {
+            // It is in the file; only a refresh needs the journal, and will say so again.
+            let event = Event::new(Kind::StateUnusable, self.name(config, provider)).detail(why.to_string());
+            self.tell(config, provider, event);
+        }
+        Next::Again
+    }
+
+    pub(super) fn draw(&self) -> u16 {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1000")]
+        let draw = (self.world.draw().clamp(0.0, 1.0) * 1000.0) as u16;
+        draw
+    }
+
+    /// Takes an emptied block for a sign-out.
+    pub(super) fn sign_out(&mut self, config: usize, place: &Place, look: &Look<HandleOf<W>>) -> Next {
+        let provider = look.section.provider;
+        let disk = self.world.disk();
+        let record = Record::SignedOut(self.world.now());
+        let noted = store::open_journal(disk, place).and_then(|mut journal| {
+            let added = journal.add(disk, &record);
+            added.map_err(|error| Refused::Journal { path: place.journal.clone(), error })
+        });
+        match noted {
+            Ok(()) => {
+                if let Some(account) = self.account(config, provider) {
+                    account.overlay = None;
+                }
+                let event = Event::new(Kind::SignedOut, self.name(config, provider));
+                self.world.announce(event);
+                Next::Again
+            }
+            Err(why) => Next::At(self.hold(config, provider, Kind::StateUnusable, &why)),
+        }
+    }
+
+    /// Puts the newest pair into the file.
+    pub(super) fn publish(&mut self, config: usize, place: &Place, look: &Look<HandleOf<W>>, why: Publishing) -> Next {
+        let provider = look.section.provider;
+        let kind = match why {
+            Publishing::New => Kind::Published,
+            Publishing::SpentCameBack => Kind::PutBack,
+        };
+        // Without a journal the file is all the more needed.
+        let mut journal = store::open_journal(self.world.disk(), place).ok();
+        let overlay = self.account(config, provider).and_then(|account| account.overlay.clone());
+        if let (Some(held), Some(open)) = (overlay, &mut journal)
+            && open.add(self.world.disk(), &Record::Held(*held)).is_ok()
+            && let Some(account) = self.account(config, provider)
+        {
+            account.overlay = None;
+        }
+        match self.write(config, place, provider, &look.history, journal.as_mut()) {
+            Ok(written) => {
+                if let Some(account) = self.account(config, provider).filter(|_| written) {
+                    account.news = Some(kind);
+                }
+                Next::Again
+            }
+            Err(why) => Next::At(self.hold(config, provider, Kind::GrantWaits, &why)),
+        }
+    }
+
+    /// Writes the newest pair into the file; false where the file has somebody's own by now.
+    pub(super) fn write(
+        &mut self,
+        config: usize,
+        place: &Place,
+        provider: &'static Provider,
+        history: &History,
+        mut journal: Option<&mut Journal<HandleOf<W>>>,
+    ) -> Result<bool, Refused> {
+        let Some(held) = &history.current else { return Ok(false) };
+        let disk = self.world.disk();
+        let foreign = Cell::new(false);
+        let make = |text: &str| {
+            let edited = edit(text, provider, &held.grant, history)?;
+            foreign.set(edited.is_none());
+            Ok(edited)
+        };
+        let mut note = |record: &Record| {
+            if let Some(journal) = &mut journal {
+                // Only a help for the next start.
+                let _ = journal.note(disk, record);
+            }
+        };
+        let replaced = store::replace(disk, place, &mut note, &make)?;
+        if foreign.get() {
+            return Ok(false);
+        }
+        note(&Record::Published);
+        let look_at = self.world.now().plus(1);
+        let watched = &mut self.configs[config];
+        if let Some(account) = watched.accounts.iter_mut().find(|account| account.provider == provider) {
+            if let Some(held) = &mut account.overlay {
+                held.published = true;
+            }
+            account.misses = 0;
+        }
+        if let Some(replaced) = replaced {
+            watched.fingerprint = Some(replaced.fingerprint);
+            watched.orphan =
+                replaced.before.map(|snapshot| Orphan { snapshot, ours: replaced.fingerprint, look_at, looks: 0 });
+        }
+        Ok(true)
+    }
+}
+
+/// The edit that puts a grant into a text, if the pair there may give way to it.
+pub(super) fn edit(
+    text: &str,
+    provider: &'static Provider,
+    grant: &Grant,
+    history: &History,
+) -> Result<Option<String>, Refused> {
+    // References do not matter here: a token is never written through one.
+    let settings = settings::parse(text, &References::default())
+        .map_err(|problem| Refused::NotNow(format!("the file is not complete YAML: {problem}")))?;
+    let Some(section) = settings.sections.iter().find(|section| section.provider == provider) else {
+        return Ok(None);
+    };
+    if !decision::may_replace(&section.seen(), history) {
+        return Ok(None);
+    }
+    let used = section.once.as_ref().is_some_and(|once| history.used.contains(&once.fingerprint()));
+    let spliced = splice::splice(text, &Edit { provider, change: Change::Write(grant), clear_once_key: used })?;
+    Ok(Some(spliced.text))
+}

@@ -1,0 +1,88 @@
+//! What is known of an account from the files alone: for the loop, and for
+//! `status` and `check`, which need no daemon.
+
+use std::path::Path;
+
+use super::Setup;
+use super::spend::pretend_grant;
+use crate::decision::{self, Decision, Facts, Kometa, Seen, Urgency};
+use crate::disk::Disk;
+use crate::file::{self, Snapshot};
+use crate::health::{self, Report};
+use crate::journal::{History, Journal, Record};
+use crate::provider::{Login, Provider};
+use crate::settings::{self, References, Section};
+use crate::splice::{self, Change, Edit};
+use crate::store::{Place, Refused};
+use crate::token::UnixSeconds;
+
+/// How each account of a config is now, from the files alone.
+///
+/// # Errors
+/// The file cannot be read or parsed; the sentence says why.
+pub fn look<D: Disk>(disk: &D, setup: &Setup, path: &Path, now: UnixSeconds) -> Result<Vec<Report>, String> {
+    let snapshot = file::read(disk, path).map_err(|why| why.to_string())?;
+    let settings =
+        settings::parse(&snapshot.text, &references(disk, setup, &snapshot)).map_err(|why| why.to_string())?;
+    let report = |section: &Section| {
+        let place = Place::new(&snapshot.path, setup.state.as_deref(), section.provider.name);
+        let mut history = Journal::peek(disk, &place.journal)
+            .map_err(|error| Refused::Journal { path: place.journal.clone(), error }.to_string())?;
+        let facts = |history: &History| {
+            let seen = seen(section);
+            let kometa = kometa(disk, setup, &place, now);
+            decision::decide(&Facts { now, seen, history, kometa, urgency: Urgency::Usual })
+        };
+        let mut decision = facts(&history);
+        if let (Decision::Adopt, Some(held)) = (decision, section.adopted(now, 0)) {
+            history.apply(&Record::Held(held));
+            decision = facts(&history);
+        }
+        Ok(health::report(account_name(path, section.provider), now, section, &history, decision))
+    };
+    settings.sections.iter().map(report).collect()
+}
+
+/// What Kometa does around now: its log beside the config, and its times.
+pub(super) fn kometa<D: Disk>(disk: &D, setup: &Setup, place: &Place, now: UnixSeconds) -> Kometa {
+    let log = disk.meta(&place.folder.join("logs/meta.log"));
+    Kometa { active_at: log.ok().map(|meta| meta.modified_at), starts: setup.times.around(now, &setup.zone) }
+}
+
+/// The environment's references, and those of `.env` beside the config where any are used.
+pub fn references<D: Disk>(disk: &D, setup: &Setup, snapshot: &Snapshot<D::Handle>) -> References {
+    let mut references = setup.references.clone();
+    if settings::has_reference(&snapshot.text) {
+        let path = snapshot.path.with_file_name(".env");
+        if let Ok(found) = disk.open(&path, crate::disk::Open::Read)
+            && let Ok((bytes, _)) = disk.read(&found, file::SIZE_MAX_BYTES)
+        {
+            references.add_env_file(&String::from_utf8_lossy(&bytes));
+        }
+    }
+    references
+}
+
+/// What an edit with a pretend grant would make of a text.
+///
+/// # Errors
+/// The edit would touch more than the block.
+pub fn pretend_edit(text: &str, provider: &'static Provider) -> Result<String, splice::Refused> {
+    let grant = pretend_grant(crate::clock::now());
+    let edit = Edit { provider, change: Change::Write(&grant), clear_once_key: false };
+    splice::splice(text, &edit).map(|spliced| spliced.text)
+}
+
+/// What `decide` sees of a section: an address pasted for a provider is not for us to exchange yet.
+pub(super) fn seen(section: &Section) -> Seen {
+    let mut seen = section.seen();
+    if !matches!(section.provider.login, Login::Device { .. }) {
+        seen.once = None;
+    }
+    seen
+}
+
+pub(super) fn account_name(path: &Path, provider: &Provider) -> String {
+    let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    format!("{file}#{}", provider.name)
+}

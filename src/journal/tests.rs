@@ -1,0 +1,154 @@
+//! What a journal adds up to, whole, torn and written anew.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::disk::RealDisk;
+
+fn fingerprint(n: u8) -> Fingerprint {
+    Fingerprint::of(&[n])
+}
+
+fn held(n: u8, origin: Origin, published: bool) -> Held {
+    Held {
+        grant: Grant {
+            access_token: Secret::new(format!("access-{n}")),
+            token_type: n.is_multiple_of(2).then(|| "bearer".to_owned()),
+            expires_in: (!n.is_multiple_of(3)).then_some(i64::from(n) * 1000),
+            refresh_token: (!n.is_multiple_of(7)).then(|| Secret::new(format!("refresh-{n}"))),
+            scope: (!n.is_multiple_of(5)).then(|| "public\nwith \"quotes\"".to_owned()),
+            created_at: (!n.is_multiple_of(4)).then_some(UnixSeconds(1_795_000_000 + i64::from(n))),
+        },
+        origin,
+        at: UnixSeconds(1_795_000_100 + i64::from(n)),
+        client: fingerprint(n % 2),
+        draw: u16::from(n),
+        published,
+    }
+}
+
+/// A record in numbers: a record itself holds secrets and cannot be printed.
+type Drawn = (u8, u8, u8, bool);
+
+fn drawn() -> impl Strategy<Value = Drawn> {
+    (0..10_u8, 0..20_u8, 0..20_u8, any::<bool>())
+}
+
+fn record((kind, n, m, yes): Drawn) -> Record {
+    let at = |n: u8| UnixSeconds(1_795_000_000 + i64::from(n));
+    let token = |n: u8| Secret::new(format!("refresh-{n}")).fingerprint();
+    match kind {
+        0 => Record::Intent(Intent { spends: token(n), at: at(m) }),
+        1 => Record::Published,
+        2 => Record::Spent((0..m % 5).map(|more| token(n + more)).collect()),
+        3 => Record::Dead(Dead { token: token(n), at: at(m), lost: yes }),
+        4 => Record::Used(fingerprint(n)),
+        5 => Record::SignedOut(at(n)),
+        6 => Record::Succeeded(at(n)),
+        7 => Record::Edit(fingerprint(n), fingerprint(m)),
+        8 => {
+            let refused = yes.then(|| fingerprint(n));
+            let what = "no network".to_owned();
+            let trouble =
+                Trouble { since: at(n), attempts: u32::from(m), not_before: at(m), what, asked: yes, refused };
+            Record::Trouble { trouble, settled: n.is_multiple_of(2) }
+        }
+        _ => {
+            let origin = [Origin::Refreshed, Origin::Authorized, Origin::Adopted][usize::from(m % 3)];
+            Record::Held(held(n, origin, yes))
+        }
+    }
+}
+
+fn records(drawn: &[Drawn]) -> Vec<Record> {
+    drawn.iter().copied().map(record).collect()
+}
+
+fn lines(records: &[Record]) -> Vec<u8> {
+    records.iter().flat_map(line).collect()
+}
+
+fn applied(records: &[Record]) -> History {
+    let mut history = History::default();
+    for record in records {
+        history.apply(record);
+    }
+    history
+}
+
+proptest! {
+    /// Written and read, the records are the same; and what compaction writes adds up to the same state.
+    #[test]
+    fn round_trip(drawn in proptest::collection::vec(drawn(), 0..30)) {
+        let records = records(&drawn);
+        let history = applied(&records);
+        let bytes = lines(&records);
+        let (read, end) = replay(&bytes);
+        prop_assert!(read == history);
+        prop_assert_eq!(end, bytes.len());
+        let (compacted, _) = replay(&lines(&history.records()));
+        prop_assert!(compacted == history);
+    }
+
+    /// A cut, a flipped bit or blank padding behind: everything before it stands, and the next record
+    /// goes right behind the last whole one.
+    #[test]
+    fn torn(drawn in proptest::collection::vec(drawn(), 1..10), cut: prop::sample::Index, bit in 0..8_u8) {
+        let records = records(&drawn);
+        let (whole, last) = records.split_at(records.len() - 1);
+        let (start, tail) = (lines(whole), lines(last));
+        let at = cut.index(tail.len());
+        let mut torn = [&start[..], &tail[..at]].concat();
+        torn.resize(start.len() + tail.len() + 100, b'\n');
+        if at < tail.len() - 1 {
+            let (history, end) = replay(&torn);
+            prop_assert!(history == applied(whole));
+            prop_assert_eq!(end, start.len());
+        }
+        let mut flipped = [&start[..], &tail[..]].concat();
+        flipped[start.len() + at] ^= 1 << bit;
+        // A changed line end joins the record with what follows; any other change breaks its checksum.
+        let (history, end) = replay(&flipped);
+        prop_assert!(history == applied(whole) || history == applied(&records), "{}", end);
+    }
+
+    /// Any bytes at all are a journal, at worst an empty one.
+    #[test]
+    fn any_bytes(bytes: Vec<u8>) {
+        let (_, end) = replay(&bytes);
+        prop_assert!(end <= bytes.len());
+    }
+}
+
+/// On a real disk: reserved space is overwritten and not extended, a second writer reads what the first
+/// one wrote, and a long journal is written anew without losing anything.
+#[test]
+fn on_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.yml#trakt.journal");
+    let disk = RealDisk;
+    assert!(Journal::peek(&disk, &path).unwrap() == History::default());
+    let mut expected = History::default();
+    let mut compacted = false;
+    let mut before = 0;
+    for round in 0..200_u8 {
+        let mut journal = Journal::open(&disk, &path).unwrap();
+        assert!(journal.history == expected, "round {round}");
+        let spends = Secret::new(format!("refresh-{}", round % 20)).fingerprint();
+        let intent = Record::Intent(Intent { spends, at: UnixSeconds(i64::from(round)) });
+        journal.reserve(&disk, &intent, folder.path()).unwrap();
+        let reserved = disk.meta(&path).unwrap().size;
+        let grant = Record::Held(held(round % 20 + 1, Origin::Refreshed, false));
+        journal.add(&disk, &grant).unwrap();
+        journal.note(&disk, &Record::Published).unwrap();
+        assert_eq!(disk.meta(&path).unwrap().size, reserved, "round {round}: the file grew");
+        compacted |= reserved < before;
+        before = reserved;
+        for record in [&intent, &grant, &Record::Published] {
+            expected.apply(record);
+        }
+    }
+    assert!(compacted, "200 rounds never reached the limit");
+    assert!(before < 64 * 1024, "{before} bytes");
+    assert!(Journal::peek(&disk, &path).unwrap() == expected);
+}
