@@ -37,7 +37,7 @@ fn blocks(text: &str, language: &str) -> Vec<String> {
         match (line.trim_start().strip_prefix("```"), &mut open) {
             (Some(named), None) => open = Some((named == language, String::new())),
             (Some(_), Some(_)) => found.extend(open.take().filter(|(wanted, _)| *wanted).map(|(_, block)| block)),
-            (None, Some((_, block))) => *block += &format!("{line}\n"),
+            (None, Some((_, block))) => block.extend([line, "\n"]),
             (None, None) => {}
         }
     }
@@ -150,7 +150,7 @@ fn named_tests() {
         for (before, after) in text.match_indices("` in ").map(|(at, _)| (&text[..at], &text[at + 5..])) {
             let name = before.rsplit('`').next().unwrap_or_default();
             let path: String = after.chars().take_while(|c| c.is_ascii_alphanumeric() || "/_.-".contains(*c)).collect();
-            if path.ends_with(".rs") {
+            if Path::new(&path).extension().is_some_and(|extension| extension == "rs") {
                 assert!(read(&path).contains(&format!("fn {name}(")), "{}: {name} in {path}", document.display());
             }
         }
