@@ -160,9 +160,9 @@ fn unusable_state() {
         assert_eq!((posts(&sandbox).len(), home.text()), (0, before), "{why}");
         let path = home.state();
         if path.is_dir() {
-            std::fs::remove_dir(path).unwrap()
+            std::fs::remove_dir(path).unwrap();
         } else {
-            std::fs::remove_file(path).unwrap()
+            std::fs::remove_file(path).unwrap();
         }
         daemon.reload();
         daemon.wait_log(&["token refreshed"]);
