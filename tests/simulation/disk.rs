@@ -29,6 +29,9 @@ struct Inode {
     is_folder: bool,
 }
 
+/// What somebody else does between two operations.
+pub type Interloper = Box<dyn FnOnce(&mut Disks)>;
+
 /// What is on the disk, and what happens to it.
 #[derive(Default)]
 pub struct Disks {
@@ -48,7 +51,7 @@ pub struct Disks {
     /// The process is dead: nothing that it still does has any effect.
     pub is_dead: bool,
     /// At this operation somebody else acts first.
-    pub interloper: Option<(u64, Box<dyn FnOnce(&mut Disks)>)>,
+    pub interloper: Option<(u64, Interloper)>,
     /// How often each kind of fault struck.
     pub struck: BTreeMap<&'static str, u64>,
     /// Changes of the watched file since the last look.

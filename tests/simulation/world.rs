@@ -196,7 +196,7 @@ impl World for SimWorld {
     }
 
     async fn stopping(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     fn announce(&mut self, event: Event) {
