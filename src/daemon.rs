@@ -121,6 +121,8 @@ struct Watched<W: World> {
     lockless: bool,
     misses: u32,
     said: Option<(Kind, String)>,
+    /// What was wrong when it could last not be read.
+    problem: Option<String>,
     accounts: Vec<Account>,
     orphan: Option<Orphan<HandleOf<W>>>,
 }
@@ -172,6 +174,7 @@ impl<W: World> Daemon<W> {
             lockless: false,
             misses: 0,
             said: None,
+            problem: None,
             accounts: Vec::new(),
             orphan: None,
         };
@@ -366,7 +369,10 @@ impl<W: World> Daemon<W> {
             Ok(read) => read,
             Err((kind, why)) => {
                 let watched = &mut self.configs[config];
-                watched.misses += 1;
+                // Another problem than at the last look is somebody's next write, and begins anew.
+                let is_same = watched.problem.as_ref() == Some(&why);
+                watched.misses = if is_same { watched.misses + 1 } else { 1 };
+                watched.problem = Some(why.clone());
                 // At first somebody is probably writing, and is done in a moment.
                 let wait = (1_i64 << watched.misses.min(6)).min(LOOK_AGAIN_MAX_S) / 2;
                 let subject = watched.path.display().to_string();
