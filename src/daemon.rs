@@ -260,9 +260,7 @@ impl<W: World> Daemon<W> {
         for config in 0..self.configs.len() {
             if urgency > Urgency::Usual {
                 // A person asked: what was given up on, or said before, is looked at as if new.
-                let watched = &mut self.configs[config];
-                watched.said = None;
-                for account in &mut watched.accounts {
+                for account in &mut self.configs[config].accounts {
                     (account.said, account.hold_until) = (None, None);
                 }
             }
@@ -296,9 +294,14 @@ impl<W: World> Daemon<W> {
 
     /// One sentence about the whole: what is next, or what is wrong.
     fn status(&self) -> String {
+        let wrong = self.configs.iter().filter_map(|watched| {
+            let (kind, why) = watched.said.as_ref()?;
+            Some(format!("{}: {}: {why}", watched.path.display(), kind.row().1))
+        });
         let accounts = self.configs.iter().flat_map(|watched| &watched.accounts);
-        let mut sentences = accounts.map(|account| account.status.as_str()).filter(|status| !status.is_empty());
-        let shown: Vec<&str> = sentences.by_ref().take(3).collect();
+        let known = accounts.map(|account| account.status.clone()).filter(|status| !status.is_empty());
+        let mut sentences = wrong.chain(known);
+        let shown: Vec<String> = sentences.by_ref().take(3).collect();
         match (shown.is_empty(), sentences.count()) {
             (true, _) => "no account yet".to_owned(),
             (false, 0) => shown.join("; "),
@@ -349,8 +352,11 @@ impl<W: World> Daemon<W> {
                 // At first somebody is probably writing, and is done in a moment.
                 let wait = (1_i64 << watched.misses.min(6)).min(LOOK_AGAIN_MAX_S) / 2;
                 let subject = watched.path.display().to_string();
-                // One half-written look says nothing; the second one does.
-                if kind != Kind::SomeoneWrites || watched.misses > 1 {
+                if urgency > Urgency::Usual {
+                    watched.said = None;
+                }
+                // One half-written look says nothing; the second one does, and one that a person asked for.
+                if kind != Kind::SomeoneWrites || watched.misses > 1 || urgency > Urgency::Usual {
                     self.say(config, Event::new(kind, subject).detail(why));
                 }
                 return Some(self.world.now().plus(wait.max(1)));
