@@ -408,7 +408,9 @@ impl Run {
                 .take(30)
                 .any(|entry| entry.access_token.expose() == token.expose() && entry.access_lives(now))
         });
-        let quiet_for = machine.now_ms - self.disturbed_ms;
+        // While an answer is on its way, the old pair is dead already and the new one not here yet.
+        let asked_ms = machine.providers.requests.last().map_or(0, |visit| visit.at_ms);
+        let quiet_for = (machine.now_ms - self.disturbed_ms).min((machine.now_ms - asked_ms) * 600);
         let is_calm = machine.reachable && machine.trouble_percent == 0 && self.disks.borrow().failing.is_none();
         drop(machine);
         self.events_seen += news.len();
