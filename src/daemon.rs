@@ -365,6 +365,11 @@ impl<W: World> Daemon<W> {
 
     /// Reads a config and settles each of its accounts; tells when to look again.
     async fn look(&mut self, config: usize, urgency: Urgency) -> Option<UnixSeconds> {
+        if self.configs[config].misses > 0 {
+            // What was not there may be there now, in a folder that is not the one that was watched.
+            let path = self.configs[config].path.clone();
+            self.world.watch(config, &path);
+        }
         let (snapshot, settings) = match self.read(config) {
             Ok(read) => read,
             Err((kind, why)) => {

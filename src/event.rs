@@ -121,7 +121,7 @@ impl Kind {
             ),
             Self::RunningOut => (
                 Error,
-                "refreshing keeps failing, and the token has less than a quarter of its life left",
+                "refreshing fails, and the token has expired or has less than a quarter of its life left",
                 "see the cause; it is tried again by itself",
             ),
             Self::NeedsAuthorization => (
