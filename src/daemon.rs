@@ -117,7 +117,7 @@ struct Watched<W: World> {
     misses: u32,
     said: Option<(Kind, String)>,
     accounts: Vec<Account>,
-    orphan: Option<Orphan<HandleOf<W>>>,
+    orphans: Vec<Orphan<HandleOf<W>>>,
 }
 
 type HandleOf<W> = <<W as World>::Disk as Disk>::Handle;
@@ -166,7 +166,7 @@ impl<W: World> Daemon<W> {
             misses: 0,
             said: None,
             accounts: Vec::new(),
-            orphan: None,
+            orphans: Vec::new(),
         };
         let configs = setup.configs.iter().map(watched).collect();
         let pace = Pace::new();
@@ -209,10 +209,12 @@ impl<W: World> Daemon<W> {
         self.world.announce(Event::new(Kind::Stopping, "kometa-authd"));
     }
 
-    /// A pair that only memory has gets one more chance before memory ends; whether there was any.
+    /// A pair that only memory has gets one more chance before memory ends; whether there was any. So does
+    /// an edit that somebody made in a file that is no longer the config.
     async fn last_chance(&mut self) -> bool {
         let mut any = false;
         for config in 0..self.configs.len() {
+            self.reclaim(config, true).await;
             let mut unkept = false;
             for account in &mut self.configs[config].accounts {
                 if account.overlay.as_ref().is_some_and(|held| !held.published) {
@@ -297,11 +299,11 @@ impl<W: World> Daemon<W> {
             self.deadlines.remove(&(at, config));
         }
         let now = self.world.now();
-        self.reclaim(config).await;
+        self.reclaim(config, false).await;
         let next = self.look(config, urgency).await;
         let watched = &self.configs[config];
         let poll = watched.polled.then(|| now.plus(POLL_S));
-        let orphan = watched.orphan.as_ref().map(|orphan| orphan.look_at);
+        let orphan = watched.orphans.iter().map(|orphan| orphan.look_at).min();
         let at = [next, poll, orphan].into_iter().flatten().min();
         // Never in the past: what was due has been looked at.
         let at = at.map(|at| at.max(now.plus(1)));

@@ -50,6 +50,7 @@ pub enum Kind {
     GrantWaits,
     GrantOnlyInMemory,
     EditRefused,
+    EditAside,
     SomeoneWrites,
     Unreadable,
     Readable,
@@ -156,6 +157,11 @@ impl Kind {
                 Error,
                 "the file cannot be edited without touching more than the block",
                 "change the named place; the token is kept safe and goes in by itself",
+            ),
+            Self::EditAside => (
+                Warn,
+                "two edits of the same lines met, one is in the file and the other was kept aside",
+                "compare the two, then delete the copy: it holds tokens",
             ),
             Self::SomeoneWrites => (
                 Warn,
