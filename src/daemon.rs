@@ -175,6 +175,9 @@ impl<W: World> Daemon<W> {
 
     /// Watches, decides, refreshes, rewrites; until it is told to stop.
     pub async fn run(&mut self) {
+        if self.setup.references.is_on("read-only-config") {
+            self.world.announce(Event::new(Kind::ReadOnlyKometa, "KOMETA_READ_ONLY_CONFIG"));
+        }
         for config in 0..self.configs.len() {
             self.watch(config);
             self.visit(config, Urgency::Usual).await;
@@ -265,14 +268,14 @@ impl<W: World> Daemon<W> {
         let watched = &mut self.configs[config];
         let subject = path.display().to_string();
         match place {
-            Ok(found) if found.silent.is_some() => {
+            Ok(found) if found.silent.is_some() || found.mount_point => {
                 watched.polled = true;
-                let detail = found.silent.unwrap_or_default();
-                self.world.announce(Event::new(Kind::Polling, subject).detail(detail));
-            }
-            Ok(found) if found.mount_point => {
-                watched.polled = true;
-                self.world.announce(Event::new(Kind::SingleFileMount, subject));
+                if let Some(detail) = found.silent {
+                    self.world.announce(Event::new(Kind::Polling, &subject).detail(detail));
+                }
+                if found.mount_point {
+                    self.world.announce(Event::new(Kind::SingleFileMount, subject));
+                }
             }
             _ if !reports => {
                 watched.polled = true;
@@ -362,6 +365,10 @@ impl<W: World> Daemon<W> {
                     hold_until: None,
                     misses: 0,
                 });
+                if section.force_refresh {
+                    let name = self.name(config, provider);
+                    self.world.announce(Event::new(Kind::ForceRefresh, name));
+                }
             }
             let place = Place::new(&snapshot.path, self.setup.state.as_deref(), provider.name);
             let at = self.settle(config, provider, &place, section, urgency).await;

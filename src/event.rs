@@ -123,8 +123,8 @@ impl Kind {
             ),
             Self::Rejected => (
                 Error,
-                "the provider rejected the refresh token (invalid_grant)",
-                "authorize again: put a new pin into the section",
+                "the provider rejected the refresh token (invalid_grant): revoked, or spent by somebody who did not save the new one",
+                "authorize again: put a new pin into the section; Kometa does that with --read-only-config or when its own check fails",
             ),
             Self::CodeRejected => (
                 Error,
