@@ -154,9 +154,9 @@ fn edits_and_rotations_in_turn() {
             edited.lines().map(|line| if line.contains("created_at:") { "    created_at: 1600000000" } else { line });
         let edited = edited.collect::<Vec<_>>().join("\n") + "\n";
         if round % 2 == 0 {
-            home.write(&edited)
+            home.write(&edited);
         } else {
-            home.replace(&edited)
+            home.replace(&edited);
         }
         wait_presented(&sandbox, refresh_token(&next));
         daemon.wait_log_from(from, &["token refreshed"]);

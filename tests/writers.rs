@@ -23,7 +23,7 @@ use support::{
 };
 
 /// How long the writers are at it.
-const TIME: Duration = Duration::from_secs(24);
+const TIME: Duration = Duration::from_secs(14);
 /// How long the daemon is made to wait between its last look and its replacement.
 const STRETCH_MS: &str = "70";
 /// How long at most until the next burst of edits, where the daemon has nothing to write: longer than it
@@ -38,6 +38,8 @@ enum Writer {
     Rename,
     /// In place, a few bytes at a time.
     Slow,
+    /// In place, in one go.
+    Whole,
     /// `sed -i`
     Sed,
     /// ruamel.yaml loads all of it and dumps all of it over the file, as Kometa does.
@@ -78,6 +80,7 @@ impl Writer {
                     pace.wait(Duration::from_millis(12));
                 }
             }
+            Self::Whole => std::fs::write(config, edited()).unwrap(),
             Self::Sed => {
                 let script = format!("$a {marker}: true");
                 assert!(Command::new("sed").args(["-i", &script]).arg(config).status().unwrap().success());
@@ -193,11 +196,14 @@ impl Drop for Done<'_> {
 }
 
 /// Writers, a daemon whose tokens live for a second or two, and an observer; at the end everything is there.
-fn at_work(seed: u64, lifetime_s: i64, mut writers: Vec<Writer>) -> usize {
+fn at_work(seed: u64, lifetime_s: i64, linked: bool, mut writers: Vec<Writer>) -> usize {
     let sandbox = sandbox();
     sandbox.set_lifetime(lifetime_s);
     let home = Home::new(&config_with(&sandbox.issue(&TRAKT, CLIENT, 60)));
     let before = home.text();
+    if linked {
+        std::fs::hard_link(&home.config, home.path().join("second-name.yml")).unwrap();
+    }
     let mut command = home.command("run", &sandbox);
     command.args(["--kometa-times", "off"]).env("KOMETA_AUTHD_STRETCH_MS", STRETCH_MS);
     let daemon = Running::start(command);
@@ -205,7 +211,8 @@ fn at_work(seed: u64, lifetime_s: i64, mut writers: Vec<Writer>) -> usize {
     let (signs, mut pace) = (Signs::default(), Pace::new(home.path(), seed));
     let mut markers = Vec::new();
     std::thread::scope(|scope| {
-        let observer = scope.spawn(|| observe(&home.config, &signs));
+        // A file that has to be written in place has no moment at which it is wholly new.
+        let observer = (!linked).then(|| scope.spawn(|| observe(&home.config, &signs)));
         let _end = Done(&signs.done);
         let end = Instant::now() + TIME;
         while Instant::now() < end {
@@ -226,11 +233,11 @@ fn at_work(seed: u64, lifetime_s: i64, mut writers: Vec<Writer>) -> usize {
         let wanted = markers.iter();
         wait_whole(&home, &sandbox, &daemon, &wanted.map(|marker| format!("{marker}: true")).collect::<Vec<_>>());
         signs.done.store(true, Ordering::SeqCst);
-        let looks = observer.join().unwrap();
+        let looks = observer.map(|observer| observer.join().unwrap());
         let rotations = sandbox.ledger().spent_and_reused().0;
-        eprintln!("{} edits, {rotations} rotations, {looks} looks", markers.len());
-        assert!(rotations >= 5, "only {rotations} rotations\n{}", daemon.log());
-        assert!(looks > 100, "only {looks} looks");
+        eprintln!("{} edits, {rotations} rotations, {looks:?} looks", markers.len());
+        assert!(rotations >= 3, "only {rotations} rotations\n{}", daemon.log());
+        assert!(looks.is_none_or(|looks| looks > 100), "only {looks:?} looks");
     });
     let (_, log) = daemon.stop();
     let after = home.text();
@@ -240,12 +247,15 @@ fn at_work(seed: u64, lifetime_s: i64, mut writers: Vec<Writer>) -> usize {
         assert_eq!(count, 1, "{marker} is {count} times in the file\n{log}");
     }
     assert_eq!(sandbox.ledger().spent_and_reused().1, 0, "a spent token was sent again\n{log}");
-    assert!(!log.contains("were kept aside") && !log.contains("ERROR"), "{log}");
+    assert!(!log.contains("was kept aside") && !log.contains("ERROR"), "{log}");
     if writers.iter().all(Writer::is_atomic) {
         let rest: String = after.split_inclusive('\n').filter(|line| !line.starts_with('m')).collect();
         assert_eq!(around(&rest), around(&before));
     }
-    let left: Vec<_> = home.names();
+    let mut left = home.names();
+    if linked {
+        assert_eq!(std::fs::read_to_string(home.path().join(left.pop().unwrap())).unwrap(), after, "the link was cut");
+    }
     assert_eq!(left, [".kometa-authd", "config.yml"], "left over");
     markers.len()
 }
@@ -312,19 +322,29 @@ fn four_writers() {
             scope.spawn(move || {
                 let mut writers = vec![Writer::Vim, Writer::Slow, Writer::Sed];
                 writers.extend(python.map(|python| Writer::Ruamel(Python::start(&python))));
-                at_work(seed, lifetime_s, writers)
+                at_work(seed, lifetime_s, false, writers)
             })
         });
         runs.into_iter().map(|run| run.join().unwrap()).sum()
     });
     eprintln!("{edits} edits");
-    assert!(edits >= 80, "only {edits} edits");
+    assert!(edits >= 40, "only {edits} edits");
 }
 
 /// Writers that put a new file in the old one's place: then every single look of an observer, from the
 /// first to the last, must find a whole file.
 #[test]
 fn atomic_writers() {
-    let edits = at_work(3, 2, vec![Writer::Rename, Writer::Sed]);
-    assert!(edits >= 40, "only {edits} edits");
+    let edits = at_work(3, 2, false, vec![Writer::Rename, Writer::Sed]);
+    assert!(edits >= 20, "only {edits} edits");
+}
+
+/// A config with a second name (a hard link) is written in place, and so do three writers: the daemon
+/// compares before and after, every marker is there, and the link is whole.
+#[test]
+fn in_place() {
+    let mut writers = vec![Writer::Slow, Writer::Whole];
+    writers.extend(python_with_ruamel().map(|python| Writer::Ruamel(Python::start(&python))));
+    let edits = at_work(4, 2, true, writers);
+    assert!(edits >= 15, "only {edits} edits");
 }
