@@ -95,8 +95,8 @@ impl<'a> Kometa<'a> {
             ..new.clone()
         };
         self.home.write(&swapped(&text, &old, &new));
-        self.access = new.access_token.expose().to_owned();
-        self.refresh = refresh_token(&new).expose().to_owned();
+        new.access_token.expose().clone_into(&mut self.access);
+        refresh_token(&new).expose().clone_into(&mut self.refresh);
         self.created_at = new.created_at.unwrap().0;
         self.refreshes += 1;
         true
