@@ -416,12 +416,13 @@ fn rename_steps<D: Disk>(
         return Ok(Step::Done);
     }
     // Somebody was faster by a moment: what came out is their edit, and it goes back at once. Then what
-    // comes out is ours, or what a third made of it; where it does not go back, it is theirs again.
-    let text = match disk.exchange(&place.temp, &place.config) {
-        Ok(()) => new,
-        Err(_) => &base.text,
-    };
-    orphans.push(Orphan { text: text.to_owned(), handle: disk.open(&place.temp, Open::Read)? });
+    // comes out is ours, or what a third made of it. Whoever read ours in between may still write over it.
+    let theirs = disk.open(&place.temp, Open::Read)?;
+    let back = disk.exchange(&place.temp, &place.config);
+    orphans.push(Orphan { text: base.text.clone(), handle: theirs });
+    if back.is_ok() {
+        orphans.push(Orphan { text: new.to_owned(), handle: disk.open(&place.temp, Open::Read)? });
+    }
     Ok(Step::Changed)
 }
 

@@ -36,7 +36,8 @@ fn every_spelling() {
     let env_file = |prefix: &str| {
         format!("{prefix}_TRAKT_ID={CLIENT}\nno line of any kind\n{prefix}_TRAKT_SECRET=\"{CLIENT_SECRET}\"\n")
     };
-    let table: [(&str, &str, &[(&str, &str)], String); 8] = [
+    type Row<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], String);
+    let table: [Row; 8] = [
         ("<<trakt_id>>", "<<trakt_secret>>", BOTH, String::new()),
         ("<<trakt-id>>", "<<trakt-secret>>", BOTH, String::new()),
         ("<<TRAKT_ID>>", "\"<<Trakt-Secret>>\"", BOTH, String::new()),

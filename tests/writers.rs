@@ -233,7 +233,6 @@ fn at_work(seed: u64, lifetime_s: i64, linked: bool, mut writers: Vec<Writer>) -
         let wanted = markers.iter();
         wait_whole(&home, &sandbox, &daemon, &wanted.map(|marker| format!("{marker}: true")).collect::<Vec<_>>());
         eprintln!("at rest {} ms after the last edit", end.elapsed().as_millis());
-        if std::env::var_os("W_DEBUG").is_some() { eprintln!("{}", daemon.log()); }
         signs.done.store(true, Ordering::SeqCst);
         let looks = observer.map(|observer| observer.join().unwrap());
         let rotations = sandbox.ledger().spent_and_reused().0;
