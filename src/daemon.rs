@@ -124,7 +124,7 @@ struct Watched<W: World> {
     /// What was wrong when it could last not be read.
     problem: Option<String>,
     accounts: Vec<Account>,
-    orphan: Option<Orphan<HandleOf<W>>>,
+    orphans: Vec<Orphan<HandleOf<W>>>,
 }
 
 type HandleOf<W> = <<W as World>::Disk as Disk>::Handle;
@@ -176,7 +176,7 @@ impl<W: World> Daemon<W> {
             said: None,
             problem: None,
             accounts: Vec::new(),
-            orphan: None,
+            orphans: Vec::new(),
         };
         let configs = setup.configs.iter().map(watched).collect();
         let pace = Pace::new();
@@ -185,6 +185,9 @@ impl<W: World> Daemon<W> {
 
     /// Watches, decides, refreshes, rewrites; until it is told to stop.
     pub async fn run(&mut self) {
+        if self.setup.references.is_on("read-only-config") {
+            self.world.announce(Event::new(Kind::ReadOnlyKometa, "KOMETA_READ_ONLY_CONFIG"));
+        }
         for config in 0..self.configs.len() {
             self.watch(config);
             self.visit(config, Urgency::Usual).await;
@@ -219,10 +222,12 @@ impl<W: World> Daemon<W> {
         self.world.announce(Event::new(Kind::Stopping, "kometa-authd"));
     }
 
-    /// A pair that only memory has gets one more chance before memory ends; whether there was any.
+    /// A pair that only memory has gets one more chance before memory ends; whether there was any. So does
+    /// an edit that somebody made in a file that is no longer the config.
     async fn last_chance(&mut self) -> bool {
         let mut any = false;
         for config in 0..self.configs.len() {
+            self.reclaim(config, true).await;
             let mut unkept = false;
             for account in &mut self.configs[config].accounts {
                 if account.overlay.as_ref().is_some_and(|held| !held.published) {
@@ -278,14 +283,14 @@ impl<W: World> Daemon<W> {
         let watched = &mut self.configs[config];
         let subject = path.display().to_string();
         match place {
-            Ok(found) if found.silent.is_some() => {
+            Ok(found) if found.silent.is_some() || found.mount_point => {
                 watched.polled = true;
-                let detail = found.silent.unwrap_or_default();
-                self.world.announce(Event::new(Kind::Polling, subject).detail(detail));
-            }
-            Ok(found) if found.mount_point => {
-                watched.polled = true;
-                self.world.announce(Event::new(Kind::SingleFileMount, subject));
+                if let Some(detail) = found.silent {
+                    self.world.announce(Event::new(Kind::Polling, &subject).detail(detail));
+                }
+                if found.mount_point {
+                    self.world.announce(Event::new(Kind::SingleFileMount, subject));
+                }
             }
             _ if !reports => {
                 watched.polled = true;
@@ -313,7 +318,7 @@ impl<W: World> Daemon<W> {
     }
 
     async fn visit(&mut self, config: usize, urgency: Urgency) {
-        self.reclaim(config).await;
+        self.reclaim(config, false).await;
         self.configs[config].due = self.look(config, urgency).await;
         self.plan(config);
     }
@@ -322,7 +327,7 @@ impl<W: World> Daemon<W> {
     async fn tick(&mut self, config: usize) {
         let now = self.world.now();
         // Where this writes the file, the watch tells of it.
-        self.reclaim(config).await;
+        self.reclaim(config, false).await;
         if self.is_quiet(config, now) {
             self.plan(config);
         } else {
@@ -338,7 +343,7 @@ impl<W: World> Daemon<W> {
         }
         let watched = &self.configs[config];
         let poll = watched.polled.then(|| now.plus(POLL_S));
-        let orphan = watched.orphan.as_ref().map(|orphan| orphan.look_at);
+        let orphan = watched.orphans.iter().map(|orphan| orphan.look_at).min();
         let at = [watched.due, poll, orphan].into_iter().flatten().min();
         // Never in the past: what was due has been looked at.
         let at = at.map(|at| at.max(now.plus(1)));
@@ -432,6 +437,10 @@ impl<W: World> Daemon<W> {
                     hold_until: None,
                     misses: 0,
                 });
+                if section.force_refresh {
+                    let name = self.name(config, provider);
+                    self.world.announce(Event::new(Kind::ForceRefresh, name));
+                }
             }
             let place = Place::new(&snapshot.path, self.setup.state.as_deref(), provider.name);
             let at = self.settle(config, provider, &place, section, urgency).await;

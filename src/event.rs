@@ -64,6 +64,7 @@ kinds! {
     GrantWaits,
     GrantOnlyInMemory,
     EditRefused,
+    EditAside,
     SomeoneWrites,
     Unreadable,
     Readable,
@@ -136,8 +137,8 @@ impl Kind {
             ),
             Self::Rejected => (
                 Error,
-                "the provider rejected the refresh token (invalid_grant)",
-                "authorize again: put a new pin into the section",
+                "the provider rejected the refresh token (invalid_grant): revoked, or spent by somebody who did not save the new one",
+                "authorize again: put a new pin into the section; Kometa does that with --read-only-config or when its own check fails",
             ),
             Self::CodeRejected => (
                 Error,
@@ -170,6 +171,11 @@ impl Kind {
                 Error,
                 "the file cannot be edited without touching more than the block",
                 "change the named place; the token is kept safe and goes in by itself",
+            ),
+            Self::EditAside => (
+                Warn,
+                "two edits of the same lines met, one is in the file and the other was kept aside",
+                "compare the two, then delete the copy: it holds tokens",
             ),
             Self::SomeoneWrites => (
                 Warn,

@@ -274,9 +274,9 @@ pub(super) fn quiet_time<H>(
     settled: &mut Option<Fingerprint>,
 ) -> Option<Duration> {
     let pause = match decision {
-        Decision::Wait { .. } | Decision::Adopt => return None,
+        Decision::Wait { .. } => return None,
         Decision::SignOut => SIGN_OUT_QUIET,
-        Decision::Publish(_) | Decision::Exchange | Decision::Refresh(_) => QUIET,
+        Decision::Adopt | Decision::Publish(_) | Decision::Exchange | Decision::Refresh(_) => QUIET,
     };
     let is_fresh = (-1..=1).contains(&now.since(snapshot.meta.modified_at));
     let waited = settled.replace(snapshot.fingerprint) == Some(snapshot.fingerprint);

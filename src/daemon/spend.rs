@@ -117,7 +117,7 @@ impl<W: World> Daemon<W> {
                     published: false,
                 };
                 let used = old.is_none().then_some(spends);
-                return self.commit(config, place, provider, reservation, held, used);
+                return self.commit(config, place, (provider, snapshot.fingerprint), reservation, held, used);
             }
             Reply::Later { what, retry_after_s, settled } => {
                 let settled = settled && !unknown_before;
@@ -174,11 +174,12 @@ impl<W: World> Daemon<W> {
         &mut self,
         config: usize,
         place: &Place,
-        provider: &'static Provider,
+        seen: (&'static Provider, Fingerprint),
         mut reservation: Reservation<HandleOf<W>>,
         held: Held,
         used: Option<Fingerprint>,
     ) -> Next {
+        let provider = seen.0;
         let kept = store::keep(self.world.disk(), place, &mut reservation, &held);
         let journal = &mut reservation.journal;
         let expires_at = decision::expires_at(&held);
@@ -196,7 +197,7 @@ impl<W: World> Daemon<W> {
             journal.history.apply(&Record::Used(used));
         }
         let history = journal.history.clone();
-        let written = self.write(config, place, provider, &history, Some(journal));
+        let written = self.write(config, place, seen, &history, Some(journal));
         match (kept, written) {
             (Ok(()), Ok(written)) => {
                 if let Some(account) = self.account(config, provider).filter(|_| written) {
@@ -204,6 +205,8 @@ impl<W: World> Daemon<W> {
                 }
                 Next::Again
             }
+            // In the journal it is safe: whoever writes the file may finish first.
+            (Ok(()), Err(Refused::Changed)) => Next::Again,
             (Ok(()), Err(why)) => Next::At(self.hold(config, provider, Kind::GrantWaits, &why)),
             (Err(why), Ok(_)) => {
                 let mut event = Event::new(kind, self.name(config, provider));
