@@ -25,6 +25,9 @@ fn referring(sandbox: &Sandbox, id: &str, secret: &str) -> String {
         .replace(&format!("client_secret: {CLIENT_SECRET}"), &format!("client_secret: {secret}"))
 }
 
+/// What stands for id and secret, the environment, and `.env`.
+type Row<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], String);
+
 /// Every spelling of a reference that Kometa resolves is resolved: for each, the provider sees the
 /// right credentials, and the file keeps the reference.
 #[test]
@@ -36,8 +39,7 @@ fn every_spelling() {
     let env_file = |prefix: &str| {
         format!("{prefix}_TRAKT_ID={CLIENT}\nno line of any kind\n{prefix}_TRAKT_SECRET=\"{CLIENT_SECRET}\"\n")
     };
-    type Row<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], String);
-    let table: [Row; 8] = [
+    let table: [Row<'_>; 8] = [
         ("<<trakt_id>>", "<<trakt_secret>>", BOTH, String::new()),
         ("<<trakt-id>>", "<<trakt-secret>>", BOTH, String::new()),
         ("<<TRAKT_ID>>", "\"<<Trakt-Secret>>\"", BOTH, String::new()),
