@@ -389,8 +389,10 @@ impl<W: World> Daemon<W> {
                 if urgency > Urgency::Usual {
                     watched.said = None;
                 }
-                // One half-written look says nothing; the second one does, and one that a person asked for.
-                if kind != Kind::SomeoneWrites || watched.misses > 1 || urgency > Urgency::Usual {
+                // One look at half a file, or at the moment without one that some editors leave, says nothing; the
+                // second one does, and one that a person asked for.
+                let passes = kind == Kind::SomeoneWrites || why == Unreadable::Missing.to_string();
+                if !passes || watched.misses > 1 || urgency > Urgency::Usual {
                     self.say(config, Event::new(kind, subject).detail(why));
                 }
                 return Some(self.world.now().plus(wait.max(1)));
