@@ -9,7 +9,7 @@ use crate::daemon::{Daemon, Setup};
 use crate::decision::Urgency;
 use crate::disk::RealDisk;
 use crate::health::{Report, State};
-use crate::options::{Command, EXIT_USAGE, Options};
+use crate::options::{Command, EXIT_USAGE, Options, Switch};
 use crate::refresh::Https;
 use crate::settings::References;
 use crate::world::Real;
@@ -59,7 +59,9 @@ fn daemon(options: &Options) -> io::Result<u8> {
 fn refresh(options: &Options, force: bool) -> io::Result<u8> {
     announce::log::start(options.log_format, options.log_level);
     block_on(async {
-        Daemon::new(Real::new(https(options))?, setup(options))
+        // Nobody would be there to poll for a code.
+        let setup = Setup { device_login: false, ..setup(options) };
+        Daemon::new(Real::new(https(options))?, setup)
             .once(if force { Urgency::Forced } else { Urgency::Asked })
             .await;
         Ok(())
@@ -132,6 +134,8 @@ fn setup(options: &Options) -> Setup {
         references,
         times: options.kometa_times.clone().unwrap_or_default(),
         zone: jiff::tz::TimeZone::system(),
+        device_login: options.device_login == Switch::On,
+        api_url: options.api_url(),
     }
 }
 

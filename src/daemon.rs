@@ -13,17 +13,18 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 use crate::decision::Urgency;
+use crate::decision::sign_in::Way;
 use crate::disk::{Disk, Meta};
 use crate::event::{Event, Kind};
 use crate::file::{self, Snapshot, Unreadable};
 use crate::journal::{Held, History};
 use crate::kometa::Times;
-use crate::provider::Provider;
+use crate::provider::{Login, Provider};
 use crate::refresh::Network;
 use crate::refresh::request::Endpoint;
 use crate::settings::{self, References, Section, Settings};
 use crate::store::Place;
-use crate::token::{Fingerprint, UnixSeconds};
+use crate::token::{Fingerprint, Secret, UnixSeconds};
 
 use orphan::Orphan;
 use spend::Pace;
@@ -31,6 +32,7 @@ use spend::Pace;
 mod account;
 mod act;
 pub mod facts;
+mod login;
 mod orphan;
 mod spend;
 
@@ -52,6 +54,10 @@ pub trait World: Network {
     fn wake(&mut self, until: Option<UnixSeconds>, status: &str) -> impl Future<Output = Wake>;
     /// Ends when the process is told to stop.
     fn stopping(&self) -> impl Future<Output = ()>;
+    /// A PKCE verifier that nobody can guess; none where the system has no randomness to give.
+    fn verifier(&self) -> Option<Secret> {
+        Secret::random()
+    }
     /// Tells a person.
     fn announce(&mut self, event: Event);
 }
@@ -87,6 +93,22 @@ pub struct Setup {
     pub times: Times,
     /// The zone that these times are of.
     pub zone: TimeZone,
+    /// Whether a device code is asked for where a person must authorize.
+    pub device_login: bool,
+    /// The origin of Trakt's data API, to find out whose account it is.
+    pub api_url: Option<String>,
+}
+
+impl Setup {
+    /// How a person can be asked for a provider.
+    #[must_use]
+    pub fn way(&self, provider: &Provider) -> Way {
+        match provider.login {
+            Login::Device { .. } if self.device_login => Way::DeviceCode,
+            Login::Device { .. } => Way::Telling,
+            Login::PastedUrl { .. } => Way::Link,
+        }
+    }
 }
 
 /// How often a place without events is looked at.
@@ -133,6 +155,8 @@ struct Account {
     /// What was done since the account last came to rest; said together with what comes next.
     news: Option<Kind>,
     status: String,
+    /// Whose account was authorized just now.
+    whose: Option<String>,
     /// What the journal could not take.
     overlay: Option<Box<Held>>,
     hold_until: Option<UnixSeconds>,
@@ -385,6 +409,7 @@ impl<W: World> Daemon<W> {
                     said: None,
                     news: None,
                     status: String::new(),
+                    whose: None,
                     overlay: None,
                     hold_until: None,
                     misses: 0,

@@ -96,6 +96,15 @@ pub struct Options {
     #[arg(long, value_name = "URL", env = "KOMETA_AUTHD_MAL_AUTH_URL", hide_env_values = true, default_value = MAL.auth_url, value_parser = origin)]
     pub mal_auth_url: String,
 
+    /// Where Trakt's data API is, to say whose account it is. Without it: the real one, unless
+    /// --trakt-auth-url names another Trakt
+    #[arg(long, value_name = "URL", env = "KOMETA_AUTHD_TRAKT_API_URL", hide_env_values = true, value_parser = origin)]
+    pub trakt_api_url: Option<String>,
+
+    /// Whether Trakt is asked for a code to enter where a person must authorize
+    #[arg(long, value_name = "on|off", env = "KOMETA_AUTHD_DEVICE_LOGIN", hide_env_values = true, default_value = "on")]
+    pub device_login: Switch,
+
     /// The redirect URI that the Trakt application was registered with
     #[arg(long, value_name = "URI", env = "KOMETA_AUTHD_TRAKT_REDIRECT_URI", hide_env_values = true, default_value = TRAKT.redirect_uri.unwrap_or_default())]
     pub trakt_redirect_uri: String,
@@ -124,7 +133,23 @@ pub struct Options {
     pub log_level: LevelFilter,
 }
 
+/// On or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Switch {
+    /// Yes.
+    On,
+    /// No.
+    Off,
+}
+
 impl Options {
+    /// Where Trakt's data API is; a pretend Trakt's tokens are not shown to the real one.
+    #[must_use]
+    pub fn api_url(&self) -> Option<String> {
+        let real = || (self.trakt_auth_url == TRAKT.auth_url).then(|| "https://api.trakt.tv".to_owned());
+        self.trakt_api_url.clone().or_else(real)
+    }
+
     /// Fills in what comes from variables with other programs' names.
     ///
     /// # Errors
