@@ -34,6 +34,7 @@ mod act;
 pub mod facts;
 mod login;
 mod orphan;
+mod person;
 mod spend;
 
 /// Everything outside the loop.
@@ -403,24 +404,29 @@ impl<W: World> Daemon<W> {
         let mut next: Option<UnixSeconds> = None;
         for section in settings.sections {
             let provider = section.provider;
-            if !self.configs[config].accounts.iter().any(|account| account.provider == provider) {
-                self.configs[config].accounts.push(Account {
-                    provider,
-                    said: None,
-                    news: None,
-                    status: String::new(),
-                    whose: None,
-                    overlay: None,
-                    hold_until: None,
-                    misses: 0,
-                });
-            }
+            self.remember(config, provider);
             let place = Place::new(&snapshot.path, self.setup.state.as_deref(), provider.name);
             let at = self.settle(config, provider, &place, section, urgency).await;
             next = next.into_iter().chain(at).min();
         }
         self.configs[config].recovered = true;
         next
+    }
+
+    /// Has an account to remember things of.
+    fn remember(&mut self, config: usize, provider: &'static Provider) {
+        if !self.configs[config].accounts.iter().any(|account| account.provider == provider) {
+            self.configs[config].accounts.push(Account {
+                provider,
+                said: None,
+                news: None,
+                status: String::new(),
+                whose: None,
+                overlay: None,
+                hold_until: None,
+                misses: 0,
+            });
+        }
     }
 
     /// Reads and parses a config as it is now.

@@ -144,10 +144,7 @@ impl Waiting {
     /// Whether only a person can change this.
     #[must_use]
     pub const fn needs_person(self) -> bool {
-        matches!(
-            self,
-            Self::NeverAuthorized | Self::Rejected | Self::NoClient | Self::EnterCode | Self::PasteAddress
-        )
+        matches!(self, Self::NeverAuthorized | Self::Rejected | Self::NoClient | Self::EnterCode | Self::PasteAddress)
     }
 }
 

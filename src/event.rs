@@ -261,7 +261,15 @@ impl Event {
     /// An event with nothing but its subject.
     #[must_use]
     pub fn new(kind: Kind, subject: impl Into<String>) -> Self {
-        Self { kind, subject: subject.into(), detail: String::new(), link: None, expires_at: None, next_at: None, attempt: None }
+        Self {
+            kind,
+            subject: subject.into(),
+            detail: String::new(),
+            link: None,
+            expires_at: None,
+            next_at: None,
+            attempt: None,
+        }
     }
 
     /// The same, with a detail.

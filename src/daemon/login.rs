@@ -99,12 +99,12 @@ impl<W: World> Daemon<W> {
         };
         let journal = &mut reservation.journal;
         let step = match answer {
-            Polled::Grant(grant) => return self.authorized(config, place, (provider, &credentials), reservation, grant, None).await,
+            Polled::Grant(grant) => {
+                return self.authorized(config, place, (provider, &credentials), reservation, grant, None).await;
+            }
             // The record from before the poll says when the next one is.
             Polled::Pending => return Next::Again,
-            Polled::SlowDown(after_s) => {
-                self.polled(slower(&code, device::SLOW_DOWN_S), after_s.unwrap_or_default())
-            }
+            Polled::SlowDown(after_s) => self.polled(slower(&code, device::SLOW_DOWN_S), after_s.unwrap_or_default()),
             // RFC 8628 section 3.5: a client that gets no answer doubles its interval.
             Polled::Trouble => self.polled(slower(&code, code.interval_s), 0),
             Polled::Denied => Step::Ended(Ended::Denied),

@@ -91,7 +91,8 @@ impl<W: World> Daemon<W> {
             Some(token) => Offer::RefreshToken(token),
             None => Offer::Code { code: &code, verifier: verifier.as_ref() },
         };
-        let Some(request) = self.endpoint(provider).map(|endpoint| token_request(endpoint, &credentials, &offer)) else {
+        let Some(request) = self.endpoint(provider).map(|endpoint| token_request(endpoint, &credentials, &offer))
+        else {
             return Next::At(None);
         };
         let outcome = self.send(&request, &reservation).await;
@@ -109,7 +110,9 @@ impl<W: World> Daemon<W> {
         let journal = &mut reservation.journal;
         let record = match reply {
             Reply::Grant(grant) if old.is_none() => {
-                return self.authorized(config, place, (provider, &credentials), reservation, grant, Some(spends)).await;
+                return self
+                    .authorized(config, place, (provider, &credentials), reservation, grant, Some(spends))
+                    .await;
             }
             Reply::Grant(mut grant) => {
                 grant.refresh_token = grant.refresh_token.or_else(|| old.clone());

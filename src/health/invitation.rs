@@ -5,6 +5,7 @@
 
 use crate::clock::local;
 use crate::decision::Waiting;
+use crate::journal::sign_in::Ended;
 use crate::journal::{Held, History};
 use crate::refresh::link::authorize_url;
 use crate::refresh::request::Endpoint;
@@ -46,6 +47,11 @@ pub fn invitation(
 /// Why a sign-in is needed.
 fn why(history: &History) -> &'static str {
     let dead = history.current.as_ref().and_then(Held::refresh).and_then(|token| history.dead(token));
+    match (history.sign_in.ended, &history.sign_in.code) {
+        (Some(Ended::Lost), Some(_)) => return "the answer to the code before was lost on the way",
+        (Some(Ended::Expired), Some(_)) => return "the code before was not entered in its time",
+        _ => {}
+    }
     match dead {
         None if history.current.is_none() => "there is no token yet",
         None => "a new sign-in was asked for",

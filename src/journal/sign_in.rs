@@ -81,8 +81,12 @@ pub enum Step {
 impl SignIn {
     pub(super) fn apply(&mut self, step: &Step) {
         match step {
-            Step::Asked(round) => (self.rounds, self.code, self.ended) = (*round, None, None),
-            Step::Came(code) => (self.code, self.ended) = (Some(code.clone()), None),
+            Step::Asked(round) => {
+                // Why there is a new code stays known; a no is taken back by asking again.
+                self.ended = self.ended.filter(|ended| *ended != Ended::Denied);
+                (self.rounds, self.code) = (*round, None);
+            }
+            Step::Came(code) => self.code = Some(code.clone()),
             Step::Polled { at, interval_s } => {
                 if let Some(code) = &mut self.code {
                     (code.poll_at, code.interval_s) = (*at, *interval_s);
@@ -100,8 +104,8 @@ impl SignIn {
             // First, because it clears what follows.
             steps.push(Step::Asked(self.rounds));
         }
-        steps.extend(self.code.clone().map(Step::Came));
         steps.extend(self.ended.map(Step::Ended));
+        steps.extend(self.code.clone().map(Step::Came));
         steps.extend(self.verifier.clone().map(Step::Link));
         steps
     }

@@ -155,7 +155,10 @@ mod tests {
         let code = parse(full).unwrap();
         assert_eq!((code.link().as_str(), code.interval_s), ("https://trakt.tv/activate/AB12", 5));
         assert_eq!((code.poll_at, code.expires_at), (now.plus(5), now.plus(600)));
-        let odd = parse(r#"{"device_code":"d","user_code":"A","verification_url":"ftp://x","expires_in":99999999,"interval":-1}"#).unwrap();
+        let odd = parse(
+            r#"{"device_code":"d","user_code":"A","verification_url":"ftp://x","expires_in":99999999,"interval":-1}"#,
+        )
+        .unwrap();
         assert_eq!((odd.page.as_str(), odd.interval_s), ("https://trakt.tv/activate", 5));
         assert_eq!(odd.expires_at, now.plus(LIFETIME_MAX_S));
         for none in ["{}", "<html>", r#"{"device_code":"d","user_code":"A\u001b[2J"}"#] {

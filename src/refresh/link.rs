@@ -63,7 +63,9 @@ mod tests {
         let link = authorize_url(&endpoint, &Secret::new("i&d"), &Secret::new("v"));
         assert_eq!(
             link.as_deref(),
-            Some("https://myanimelist.net/v1/oauth2/authorize?response_type=code&client_id=i%26d&code_challenge=v&code_challenge_method=plain")
+            Some(
+                "https://myanimelist.net/v1/oauth2/authorize?response_type=code&client_id=i%26d&code_challenge=v&code_challenge_method=plain"
+            )
         );
     }
 }
