@@ -87,7 +87,7 @@ pub fn kind(reason: Waiting, history: &History, now: UnixSeconds) -> Kind {
         Waiting::Valid => Kind::Scheduled,
         Waiting::EnterCode => Kind::EnterCode,
         Waiting::PasteAddress => Kind::PasteAddress,
-        Waiting::NeverAuthorized | Waiting::Rejected if refused => Kind::BadClient,
+        Waiting::NeverAuthorized | Waiting::Rejected | Waiting::Retry if refused => Kind::BadClient,
         Waiting::NeverAuthorized | Waiting::Rejected if history.sign_in.ended == Some(Ended::Denied) => {
             Kind::CodeDenied
         }
@@ -97,7 +97,6 @@ pub fn kind(reason: Waiting, history: &History, now: UnixSeconds) -> Kind {
         Waiting::ClockNotSet => Kind::ClockNotSet,
         Waiting::Rejected if lost => Kind::RejectedAfterLostAnswer,
         Waiting::Rejected => Kind::Rejected,
-        Waiting::Retry if refused => Kind::BadClient,
         Waiting::Retry if runs_out => Kind::RunningOut,
         Waiting::Retry if history.intent.is_some() => Kind::OutcomeUnknown,
         Waiting::Retry => Kind::RefreshFailed,

@@ -1,9 +1,14 @@
 //! Signing in and out with the real program against the sandbox: device codes,
 //! PINs beside them, pasted addresses, `login` and `logout`.
 
+#![allow(clippy::disallowed_methods, reason = "the tests play the person and the system")]
+
 mod support;
 
-use std::process::Command;
+use std::io::{Read as _, Write as _};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Instant;
 
 use kometa_authd::provider::{MAL, TRAKT};
 use kometa_authd::sandbox::rules::Rules;
@@ -216,7 +221,7 @@ fn device_over_a_restart() {
     second.stop();
 }
 
-/// The file is put back without a grant while a code is open: a PIN in it wins, and the code is let be.
+/// A PIN that is put into the file while a code is open wins, and the code is polled for no more.
 #[test]
 fn pin_while_a_code_is_open() {
     let sandbox = sandbox();
@@ -307,4 +312,238 @@ fn mal_address_of_kometa() {
     daemon.wait_log(&["open the link"]);
     daemon.stop();
     assert!(sandbox.requests().is_empty() && home.text().contains("code=kometas"));
+}
+
+/// The program at a pseudo-terminal, which `script` of util-linux makes.
+struct Terminal {
+    child: Child,
+    keys: ChildStdin,
+    screen: Arc<(Mutex<String>, Condvar)>,
+}
+
+impl Terminal {
+    fn start(command: &Command) -> Self {
+        let quoted = |part: &std::ffi::OsStr| format!("'{}'", part.to_str().unwrap());
+        let line: Vec<String> = std::iter::once(command.get_program()).chain(command.get_args()).map(quoted).collect();
+        let mut script = Command::new("script");
+        script.args(["-qfec", &line.join(" "), "/dev/null"]);
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => script.env(name, value),
+                None => script.env_remove(name),
+            };
+        }
+        let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (keys, mut out) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let screen = Arc::new((Mutex::new(String::new()), Condvar::new()));
+        let writer = Arc::clone(&screen);
+        std::thread::spawn(move || {
+            let (mut bytes, mut all) = ([0; 4096], Vec::new());
+            while let Ok(length @ 1..) = out.read(&mut bytes) {
+                all.extend_from_slice(&bytes[..length]);
+                *writer.0.lock().unwrap() = String::from_utf8_lossy(&all).into_owned();
+                writer.1.notify_all();
+            }
+        });
+        Self { child, keys, screen }
+    }
+
+    /// Waits for a text, and gives all that was shown so far.
+    fn wait(&self, text: &str) -> String {
+        let end = Instant::now() + PATIENCE;
+        let mut screen = self.screen.0.lock().unwrap();
+        while !screen.contains(text) {
+            let left = end.saturating_duration_since(Instant::now());
+            let (next, timeout) = self.screen.1.wait_timeout(screen, left).unwrap();
+            screen = next;
+            assert!(!timeout.timed_out(), "never shown {text:?}; the screen is:\n{screen}");
+        }
+        screen.clone()
+    }
+
+    fn type_in(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).unwrap();
+        self.keys.flush().unwrap();
+    }
+
+    /// The exit status of the program, which `script` passes on.
+    fn end(mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+}
+
+fn login(home: &Home, provider: &str, sandbox: &Sandbox) -> Command {
+    let mut command = support::program();
+    command.args(["login", provider, "--trakt-auth-url", &sandbox.url(), "--mal-auth-url", &sandbox.url()]);
+    command.args(["--trakt-api-url", &sandbox.url(), "--config"]).arg(&home.config);
+    command
+}
+
+/// `login trakt` at a terminal: the code, a QR code that decodes to the page, the time left in place, and
+/// whose account it became. Ctrl-C in the middle leaves the code good, and the next `login` goes on with
+/// it.
+#[test]
+fn login_at_a_terminal() {
+    let sandbox = sandbox();
+    let home = Home::new(EMPTY);
+    let mut first = Terminal::start(&login(&home, "trakt", &sandbox));
+    first.wait("waiting for you, 9:5");
+    let code = user_code(&sandbox);
+    first.type_in("\x03");
+    let shown = first.wait("nothing is half done");
+    assert!(shown.contains(&format!("enter {code}")), "{shown}");
+    assert_eq!(first.end(), Some(1));
+    assert_eq!(home.text(), EMPTY);
+    let second = Terminal::start(&login(&home, "trakt", &sandbox));
+    let shown = second.wait("waiting for you, 9:");
+    let link = format!("{}/activate/{code}", sandbox.url());
+    assert!(shown.contains(&link), "{shown}");
+    assert_eq!(read_qr(&shown).as_deref(), Some(link.as_str()), "{shown}");
+    assert!(sandbox.approve_device(&code));
+    let shown = second.wait("authorized, the new pair is in");
+    assert!(second.wait("this is the account of sandbox").contains("valid until"), "{shown}");
+    assert_eq!(second.end(), Some(0));
+    let devices = sandbox.ledger().codes.devices;
+    assert_eq!((devices.len(), devices[0].early_polls), (1, 0));
+    assert_eq!(value(&home.text(), "access_token"), sandbox.live(&TRAKT, CLIENT).unwrap().access_token.expose());
+}
+
+/// `login` beside a daemon that waits with a code: both show the same code and share its polls, none of
+/// them too early; whoever gets the grant, the other carries on with it, and the next refresh is the
+/// daemon's.
+#[test]
+fn login_beside_a_daemon() {
+    let sandbox = sandbox();
+    let home = Home::new(EMPTY);
+    let daemon = daemon(&home, &sandbox);
+    daemon.wait_log(&["enter the code"]);
+    let code = user_code(&sandbox);
+    let terminal = Terminal::start(&login(&home, "trakt", &sandbox));
+    terminal.wait(&format!("enter {code}"));
+    wait_polls(&sandbox, 4);
+    assert!(sandbox.approve_device(&code));
+    terminal.wait("authorized, the new pair is in");
+    assert_eq!(terminal.end(), Some(0));
+    daemon.reload();
+    daemon.wait_log(&["token is valid"]);
+    let ledger = sandbox.ledger();
+    assert_eq!((ledger.codes.devices.len(), ledger.codes.devices[0].early_polls, ledger.entries().len()), (1, 0, 1));
+    sandbox.set_lifetime(600);
+    let output = command(&home, "refresh", &sandbox).arg("--force").output().unwrap();
+    assert!(output.status.success(), "{}", support::said(&output));
+    assert_eq!(sandbox.ledger().entries().len(), 2);
+    daemon.stop();
+}
+
+/// The ways without a terminal: `--pin`, `--url` with the link of an earlier `login mal`, a used PIN, and
+/// the wrong option for a provider.
+#[test]
+fn login_with_what_was_pasted() {
+    let sandbox = sandbox();
+    let home = Home::new(&format!("{EMPTY}{EMPTY_MAL}"));
+    let run = |provider: &str, args: &[&str]| {
+        let output = login(&home, provider, &sandbox).args(args).output().unwrap();
+        (output.status.code(), support::said(&output))
+    };
+    let pin = sandbox.pin();
+    let (status, said) = run("trakt", &["--pin", pin.expose()]);
+    assert!(status == Some(0) && said.contains("this is the account of sandbox"), "{said}");
+    let (status, said) = run("trakt", &["--pin", "00000000"]);
+    assert!(status == Some(2) && said.contains("rejected the pin"), "{said}");
+    let (status, said) = run("trakt", &["--pin", "00000000"]);
+    assert!(status == Some(2) && said.contains("was sent before"), "{said}");
+    assert_eq!(run("trakt", &["--url", "http://localhost/?code=x"]).0, Some(64));
+    let (status, said) = run("mal", &["--url", "http://localhost/?code=x"]);
+    assert!(status == Some(2) && said.contains("no link yet"), "{said}");
+    let (status, said) = run("mal", &[]);
+    assert!(status == Some(2) && said.contains("nobody is there to paste it"), "{said}");
+    let start = said.find("http://127").unwrap();
+    let address = sandbox.authorize(said[start..].lines().next().unwrap()).unwrap();
+    let (status, said) = run("mal", &["--url", &address]);
+    assert!(status == Some(0), "{said}");
+    let text = home.text();
+    let mal = &text[text.find("mal:").unwrap()..];
+    assert_eq!(value(mal, "access_token"), sandbox.live(&MAL, CLIENT).unwrap().access_token.expose());
+    assert_eq!(around(&text), around(&format!("{EMPTY}{EMPTY_MAL}")));
+}
+
+/// `login mal` at a terminal, with the address typed in.
+#[test]
+fn mal_at_a_terminal() {
+    let sandbox = sandbox();
+    let home = Home::new(EMPTY_MAL);
+    let mut terminal = Terminal::start(&login(&home, "mal", &sandbox));
+    let shown = terminal.wait("\n> ");
+    let start = shown.find("http://127").unwrap();
+    let opened = shown[start..].lines().next().unwrap().trim();
+    assert_eq!(read_qr(&shown).as_deref(), Some(opened));
+    let address = sandbox.authorize(opened).unwrap();
+    terminal.type_in(&format!("{address}\n"));
+    terminal.wait("authorized, the new pair is in");
+    assert_eq!(terminal.end(), Some(0));
+    assert_eq!(value(&home.text(), "access_token"), sandbox.live(&MAL, CLIENT).unwrap().access_token.expose());
+}
+
+/// `logout` asks, revokes at the provider, empties the block and nothing else, and leaves no token in the
+/// state folder; a daemon beside it puts nothing back, not even for a stale copy, and asks for no code.
+/// `login` is the way back.
+#[test]
+fn logout_and_back() {
+    let sandbox = sandbox();
+    let grant = sandbox.issue(&TRAKT, CLIENT, 0);
+    let before = config_with(&grant);
+    let home = Home::new(&before);
+    let daemon = daemon(&home, &sandbox);
+    daemon.wait_log(&["keeping it valid"]);
+    let mut logout = command(&home, "logout", &sandbox);
+    logout.arg("trakt");
+    let output = logout.output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", support::said(&output));
+    assert_eq!(home.text(), before);
+    let mut terminal = Terminal::start(&logout);
+    terminal.wait("[y/N]");
+    terminal.type_in("y\n");
+    terminal.wait("signed out of Trakt");
+    assert_eq!(terminal.end(), Some(0));
+    daemon.wait_log(&["signed out, nothing to do until"]);
+    let text = home.text();
+    assert!(value(&text, "access_token").is_empty() && around(&text) == around(&before), "{text}");
+    assert!(!sandbox.is_live(refresh_token(&grant)));
+    for entry in std::fs::read_dir(home.state()).unwrap() {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        let kept = String::from_utf8_lossy(&bytes);
+        assert!(!kept.contains(refresh_token(&grant).expose()) && !kept.contains(grant.access_token.expose()));
+    }
+    home.write(&before);
+    daemon.reload();
+    let status = command(&home, "status", &sandbox).output().unwrap();
+    assert!(support::said(&status).contains("signed out"), "{}", support::said(&status));
+    daemon.stop();
+    assert!(sandbox.ledger().codes.devices.is_empty());
+    assert_eq!(home.text(), before);
+    let terminal = Terminal::start(&login(&home, "trakt", &sandbox));
+    terminal.wait("waiting for you");
+    assert!(sandbox.approve_device(&user_code(&sandbox)));
+    terminal.wait("authorized, the new pair is in");
+    assert_eq!(terminal.end(), Some(0));
+}
+
+/// A provider that cannot be reached revokes nothing, so nothing is changed; `MyAnimeList` has no way to
+/// revoke, and that is said.
+#[test]
+fn logout_that_cannot_revoke() {
+    let sandbox = sandbox();
+    let (trakt, mal) = (sandbox.issue(&TRAKT, CLIENT, 0), sandbox.issue(&MAL, CLIENT, 0));
+    let before = config_with(&trakt) + &support::mal_section(&mal);
+    let home = Home::new(&before);
+    fault(&sandbox, "revoke:503");
+    let output = command(&home, "logout", &sandbox).args(["trakt", "--yes"]).output().unwrap();
+    let said = support::said(&output);
+    assert!(output.status.code() == Some(1) && said.contains("nothing was changed"), "{said}");
+    assert_eq!(home.text(), before);
+    let output = command(&home, "logout", &sandbox).args(["mal", "--yes"]).output().unwrap();
+    let said = support::said(&output);
+    assert!(output.status.success() && said.contains("revokes nothing by itself"), "{said}");
+    let text = home.text();
+    assert!(text.contains(trakt.access_token.expose()) && !text.contains(mal.access_token.expose()), "{text}");
 }

@@ -71,8 +71,7 @@ impl Daemon<Terminal> {
 
     async fn log_in(&mut self, provider: &'static Provider, given: Option<Secret>) -> Result<u8, u8> {
         let config = self.find(provider)?;
-        let (_, look, lock) = self.locked(config, provider).await?;
-        drop(lock);
+        let look = self.locked(config, provider).await?.1;
         if look.section.client_id.is_none() {
             let path = self.configs[config].path.display().to_string();
             let (line, page) = (look.section.line, provider.applications_page);
@@ -336,10 +335,9 @@ impl Daemon<Terminal> {
                 Outcome::Answered(answer) if (200..300).contains(&answer.status) => continue,
                 Outcome::Answered(answer) => match reply::classify(&answer) {
                     // It lives no more, which is what was wanted.
-                    Reply::Invalid => continue,
+                    Reply::Invalid | Reply::Grant(_) => continue,
                     Reply::BadClient => "the provider refused client_id or client_secret".to_owned(),
                     Reply::Later { what, .. } => what.into_owned(),
-                    Reply::Grant(_) => continue,
                 },
             };
             self.world.say(&format!(
@@ -381,7 +379,7 @@ impl Daemon<Terminal> {
         };
         let snapshot = self.read(config).map_err(|(_, why)| unusable(self, why))?.0;
         let place = Place::new(&snapshot.path, self.setup.state.as_deref(), provider.name);
-        let lock = self.lock(config, provider, &place).await.map_err(|why| unusable(self, why.to_string()))?;
+        let held = self.lock(config, provider, &place).await.map_err(|why| unusable(self, why.to_string()))?;
         store::recover(self.world.disk(), &place).map_err(|why| unusable(self, why.to_string()))?;
         for _ in 0..STEPS_MAX {
             let (snapshot, settings) = self.read(config).map_err(|(_, why)| unusable(self, why))?;
@@ -394,7 +392,7 @@ impl Daemon<Terminal> {
                 Decision::Adopt => self.adopt(config, &place, &look),
                 Decision::SignOut => self.sign_out(config, &place, &look),
                 Decision::Publish(why) => self.publish(config, &place, &look, why),
-                _ => return Ok((place, look, lock)),
+                _ => return Ok((place, look, held)),
             };
             if let Next::At(_) = next {
                 // Why has been said.
