@@ -148,6 +148,12 @@ pub fn report(account: String, now: UnixSeconds, section: &Section, history: &Hi
 }
 
 impl Report {
+    /// The provider's key in the config.
+    #[must_use]
+    pub fn provider(&self) -> &str {
+        self.account.rsplit('#').next().unwrap_or_default()
+    }
+
     /// For a person.
     #[must_use]
     pub fn text(&self, now: UnixSeconds) -> String {

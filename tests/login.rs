@@ -98,6 +98,9 @@ fn device_approved() {
     let said = support::said(&status);
     assert_eq!(status.status.code(), Some(2), "{said}");
     assert!(said.contains(&format!("enter {code}")) && said.contains(&format!("{page}/{code}")), "{said}");
+    let check = command(&home, "check", &sandbox).output().unwrap();
+    let said = support::said(&check);
+    assert!(check.status.code() == Some(2) && said.contains(&format!("enter {code}")), "{said}");
     assert!(sandbox.approve_device(&code));
     let line = daemon.wait_log(&["authorized, new pair is in the file"]);
     assert!(line.contains("this is the account of sandbox") && line.contains("expires_in_s=60"), "{line}");

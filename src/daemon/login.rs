@@ -51,7 +51,12 @@ impl<W: World> Daemon<W> {
             Err(next) => return next,
         };
         let journal = &mut reservation.journal;
-        let (what, retry_after_s) = match self.post(&request).await {
+        let outcome = self.post(&request).await;
+        if !matches!(&outcome, Outcome::Answered(answer) if (200..300).contains(&answer.status)) {
+            // Nobody has seen a code: this round does not count.
+            let _ = journal.note(self.world.disk(), &Record::SignIn(Step::Asked(round.saturating_sub(1))));
+        }
+        let (what, retry_after_s) = match outcome {
             Outcome::NotSent(what) | Outcome::Unknown(what) => (what, None),
             Outcome::Answered(answer) if (200..300).contains(&answer.status) => {
                 let now = self.world.now();
@@ -68,8 +73,6 @@ impl<W: World> Daemon<W> {
                 _ => ("the answer has no code".to_owned(), None),
             },
         };
-        // Nobody has seen a code: this round does not count.
-        let _ = journal.note(self.world.disk(), &Record::SignIn(Step::Asked(round.saturating_sub(1))));
         let what = format!("{} was asked for a code to enter: {what}", provider.title);
         self.failed(config, provider, journal, what, retry_after_s, true)
     }

@@ -1,7 +1,8 @@
 //! What a person is told who is to sign in: the same in the log, in
 //! notifications and in `status`.
 //!
-//! Pure.
+//! Pure. With PKCE's method `plain` the link holds the verifier; it is of no use without the code, which
+//! only the browser of the person who agreed ever sees.
 
 use crate::clock::local;
 use crate::decision::Waiting;
