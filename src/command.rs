@@ -65,14 +65,13 @@ fn daemon(options: &Options) -> io::Result<u8> {
 
 fn refresh(options: &Options, force: bool) -> io::Result<u8> {
     announce::log::start(options.log_format, options.log_level);
-    block_on(async {
-        // Nobody would be there to poll for a code.
-        let setup = Setup { device_login: false, ..setup(options) };
-        Daemon::new(Real::new(https(options))?, setup).once(if force { Urgency::Forced } else { Urgency::Asked }).await;
-        Ok(())
-    })?;
-    let (reports, unreadable) = reports(options);
-    Ok(exit_status(&reports, unreadable))
+    let urgency = if force { Urgency::Forced } else { Urgency::Asked };
+    // Nobody would be there to poll for a code.
+    let setup = Setup { device_login: false, ..setup(options) };
+    let reached = block_on(async { Ok(Daemon::new(Real::new(https(options))?, setup).once(urgency).await) })?;
+    // What cannot be read is in the log already.
+    let (reports, unreadable) = reports(options, &mut |_, _| {});
+    Ok(exit_status(&reports, unreadable).max(reached.exit_status()))
 }
 
 fn at_terminal(options: &Options, act: impl AsyncFnOnce(&mut Daemon<Terminal>) -> u8) -> io::Result<u8> {
@@ -85,7 +84,7 @@ fn at_terminal(options: &Options, act: impl AsyncFnOnce(&mut Daemon<Terminal>) -
 }
 
 fn status(options: &Options, json: bool) -> io::Result<u8> {
-    let (reports, unreadable) = reports(options);
+    let (reports, unreadable) = reports(options, &mut |path, why| eprintln!("{}: {why}", path.display()));
     let mut out = io::stdout().lock();
     if json {
         let all: Vec<_> = reports.iter().map(Report::json).collect();
@@ -112,14 +111,14 @@ fn check_all(options: &Options, diff: bool) -> io::Result<u8> {
 }
 
 /// The state of every account, from the files alone: no daemon and no network is needed.
-fn reports(options: &Options) -> (Vec<Report>, bool) {
+fn reports(options: &Options, say: &mut dyn FnMut(&Path, &str)) -> (Vec<Report>, bool) {
     let setup = setup(options);
     let (mut reports, mut unreadable) = (Vec::new(), false);
     for path in &setup.configs {
         match look(&RealDisk, &setup, path, clock::now()) {
             Ok(found) => reports.extend(found),
             Err(why) => {
-                eprintln!("{}: {why}", path.display());
+                say(path, &why);
                 unreadable = true;
             }
         }

@@ -19,10 +19,24 @@ pub enum Level {
     Debug,
 }
 
-/// What happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "each variant has its sentence below")]
-pub enum Kind {
+/// Makes the enum and the list of its variants from one text, so that neither forgets what the other has.
+macro_rules! kinds {
+    ($($kind:ident,)+) => {
+        /// What happened.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[expect(missing_docs, reason = "each variant has its sentence below")]
+        pub enum Kind {
+            $($kind,)+
+        }
+
+        impl Kind {
+            /// Every one of them.
+            pub const ALL: &[Self] = &[$(Self::$kind),+];
+        }
+    };
+}
+
+kinds! {
     Watching,
     Stopping,
     NotSetUp,

@@ -1,6 +1,7 @@
 //! Signing in and out with the real program against the sandbox: device codes,
 //! PINs beside them, pasted addresses, `login` and `logout`.
 
+#![cfg(feature = "sandbox")]
 #![allow(clippy::disallowed_methods, reason = "the tests play the person and the system")]
 
 mod support;
