@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use crate::daemon::Setup;
-use crate::daemon::facts::{pretend_edit, references};
+use crate::daemon::facts::{look, pretend_edit, references};
 use crate::disk::{Disk, Place};
 use crate::event::Kind;
 use crate::file;
@@ -65,7 +65,16 @@ pub fn check<D: Disk>(disk: &D, setup: &Setup, path: &Path, diff: bool, out: &mu
             worst = 2;
         } else if section.refresh_token.is_none() && section.once.is_none() {
             let (_, sentence, todo) = Kind::NeedsAuthorization.row();
-            writeln!(out, "{shown}: line {}: {name}: {sentence}; {todo}", section.line)?;
+            // A daemon may have asked somebody already.
+            let reports = look(disk, setup, path, crate::clock::now()).unwrap_or_default();
+            let asked = reports.into_iter().find(|report| report.link.is_some() && report.provider() == name);
+            match asked {
+                Some(report) => {
+                    let (sentence, link) = (report.sentence, report.link.unwrap_or_default());
+                    writeln!(out, "{shown}: line {}: {name}: {sentence}; {}; {link}", section.line, report.detail)?;
+                }
+                None => writeln!(out, "{shown}: line {}: {name}: {sentence}; {todo}", section.line)?,
+            }
             worst = 2;
         }
         match pretend_edit(&snapshot.text, section.provider) {

@@ -13,18 +13,19 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 use crate::decision::Urgency;
+use crate::decision::sign_in::Way;
 use crate::disk::{Disk, Meta};
 use crate::event::{Event, Kind};
 use crate::file::{self, Snapshot, Unreadable};
 use crate::health::State;
 use crate::journal::{Held, History};
 use crate::kometa::Times;
-use crate::provider::Provider;
+use crate::provider::{Login, Provider};
 use crate::refresh::Network;
 use crate::refresh::request::Endpoint;
 use crate::settings::{self, References, Section, Settings};
 use crate::store::Place;
-use crate::token::{Fingerprint, UnixSeconds};
+use crate::token::{Fingerprint, Secret, UnixSeconds};
 
 use orphan::Orphan;
 use spend::Pace;
@@ -32,7 +33,9 @@ use spend::Pace;
 mod account;
 mod act;
 pub mod facts;
+mod login;
 mod orphan;
+mod person;
 mod spend;
 
 /// Everything outside the loop.
@@ -53,6 +56,10 @@ pub trait World: Network {
     fn wake(&mut self, until: Option<UnixSeconds>, status: &str) -> impl Future<Output = Wake>;
     /// Ends when the process is told to stop.
     fn stopping(&self) -> impl Future<Output = ()>;
+    /// A PKCE verifier that nobody can guess; none where the system has no randomness to give.
+    fn verifier(&self) -> Option<Secret> {
+        Secret::random()
+    }
     /// Tells a person.
     fn announce(&mut self, event: Event);
 }
@@ -88,6 +95,22 @@ pub struct Setup {
     pub times: Times,
     /// The zone that these times are of.
     pub zone: TimeZone,
+    /// Whether a device code is asked for where a person must authorize.
+    pub device_login: bool,
+    /// The origin of Trakt's data API, to find out whose account it is.
+    pub api_url: Option<String>,
+}
+
+impl Setup {
+    /// How a person can be asked for a provider.
+    #[must_use]
+    pub fn way(&self, provider: &Provider) -> Way {
+        match provider.login {
+            Login::Device { .. } if self.device_login => Way::DeviceCode,
+            Login::Device { .. } => Way::Telling,
+            Login::PastedUrl { .. } => Way::Link,
+        }
+    }
 }
 
 /// How often a place without events is looked at.
@@ -136,6 +159,8 @@ struct Account {
     /// What was done since the account last came to rest; said together with what comes next.
     news: Option<Kind>,
     status: String,
+    /// Whose account was authorized just now.
+    whose: Option<String>,
     /// What the journal could not take.
     overlay: Option<Box<Held>>,
     hold_until: Option<UnixSeconds>,
@@ -429,20 +454,9 @@ impl<W: World> Daemon<W> {
         let mut next: Option<UnixSeconds> = None;
         for section in settings.sections {
             let provider = section.provider;
-            if !self.configs[config].accounts.iter().any(|account| account.provider == provider) {
-                self.configs[config].accounts.push(Account {
-                    provider,
-                    said: None,
-                    news: None,
-                    status: String::new(),
-                    overlay: None,
-                    hold_until: None,
-                    misses: 0,
-                });
-                if section.force_refresh {
-                    let name = self.name(config, provider);
-                    self.world.announce(Event::new(Kind::ForceRefresh, name));
-                }
+            if self.account_for(config, provider) && section.force_refresh {
+                let name = self.name(config, provider);
+                self.world.announce(Event::new(Kind::ForceRefresh, name));
             }
             let place = Place::new(&snapshot.path, self.setup.state.as_deref(), provider.name);
             let at = self.settle(config, provider, &place, section, urgency).await;
@@ -450,6 +464,24 @@ impl<W: World> Daemon<W> {
         }
         self.configs[config].recovered = true;
         next
+    }
+
+    /// Makes sure of an account to remember things of; true where it is new.
+    fn account_for(&mut self, config: usize, provider: &'static Provider) -> bool {
+        let is_new = !self.configs[config].accounts.iter().any(|account| account.provider == provider);
+        if is_new {
+            self.configs[config].accounts.push(Account {
+                provider,
+                said: None,
+                news: None,
+                status: String::new(),
+                whose: None,
+                overlay: None,
+                hold_until: None,
+                misses: 0,
+            });
+        }
+        is_new
     }
 
     /// Reads and parses a config as it is now.

@@ -16,6 +16,7 @@ pub mod command;
 pub mod options;
 pub mod daemon;
 pub mod world;
+pub mod terminal;
 // read
 pub mod watch;
 pub mod file;

@@ -17,9 +17,9 @@ use std::path::{Path, PathBuf};
 
 use crate::disk::{Disk, Open, explain};
 use crate::file::{self, Snapshot, Unreadable};
-use crate::journal::{Held, Intent, Journal, Record};
+use crate::journal::{Held, Journal, Record};
 use crate::splice;
-use crate::token::{Fingerprint, UnixSeconds};
+use crate::token::Fingerprint;
 
 /// Where an account's things are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,13 +161,12 @@ pub fn open_journal<D: Disk>(disk: &D, place: &Place) -> Result<Journal<D::Handl
 /// Proves that the answer to a request can be kept, before it is sent: the journal has the intent and
 /// room for the grant, the file can be edited, and its folder takes a file of the new size.
 ///
-/// `make` is the edit with a grant like the one that is expected.
+/// `record` says what is about to be sent; `make` is the edit with a grant like the one that is expected.
 pub fn reserve<D: Disk>(
     disk: &D,
     place: &Place,
     snapshot: &Snapshot<D::Handle>,
-    spends: Fingerprint,
-    now: UnixSeconds,
+    record: &Record,
     make: &Make,
 ) -> Result<Reservation<D::Handle>, Refused> {
     let new = make(&snapshot.text)?.unwrap_or_default();
@@ -176,7 +175,7 @@ pub fn reserve<D: Disk>(
     try_folder(disk, place, snapshot, size)?;
     let mut journal = open_journal(disk, place)?;
     journal
-        .reserve(disk, &Record::Intent(Intent { spends, at: now }), &place.state)
+        .reserve(disk, record, &place.state)
         .map_err(|error| Refused::Journal { path: place.journal.clone(), error })?;
     Ok(Reservation { journal })
 }

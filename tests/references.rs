@@ -25,9 +25,6 @@ fn referring(sandbox: &Sandbox, id: &str, secret: &str) -> String {
         .replace(&format!("client_secret: {CLIENT_SECRET}"), &format!("client_secret: {secret}"))
 }
 
-/// What stands for id and secret, the environment, and `.env`.
-type Row<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], String);
-
 /// Every spelling of a reference that Kometa resolves is resolved: for each, the provider sees the
 /// right credentials, and the file keeps the reference.
 #[test]
