@@ -4,6 +4,9 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
+use crate::announce::announcer::Announcer;
+use crate::announce::notice::Notice;
+use crate::announce::send::Way;
 use crate::daemon::facts::look;
 use crate::daemon::{Daemon, Setup};
 use crate::decision::Urgency;
@@ -22,12 +25,15 @@ pub fn run(command: Command) -> ExitCode {
     let complete = |options: Options| {
         let options = options.complete(variable, Path::exists)?;
         https(&options).check()?;
+        options.channels()?;
         Ok::<Options, String>(options)
     };
     let done = match command {
         Command::Run(options) => complete(options).map(|options| daemon(&options)),
         Command::Refresh { force, options } => complete(options).map(|options| refresh(&options, force)),
         Command::Status { json, options } => complete(options).map(|options| status(&options, json)),
+        Command::Healthcheck(options) => complete(options).map(|options| healthcheck(&options)),
+        Command::Notify { test: _, options } => complete(options).map(|options| try_all(&options)),
         Command::Check { diff, options } => complete(options).map(|options| check_all(&options, diff)),
         #[cfg(feature = "sandbox")]
         Command::Sandbox(args) => Ok(crate::sandbox::cli::serve(args).map(|()| 0)),
@@ -51,7 +57,7 @@ pub fn run(command: Command) -> ExitCode {
 fn daemon(options: &Options) -> io::Result<u8> {
     announce::log::start(options.log_format, options.log_level);
     block_on(async {
-        Daemon::new(Real::new(https(options))?, setup(options)).run().await;
+        Daemon::new(real(options)?, setup(options)).run().await;
         Ok(0)
     })
 }
@@ -59,7 +65,7 @@ fn daemon(options: &Options) -> io::Result<u8> {
 fn refresh(options: &Options, force: bool) -> io::Result<u8> {
     announce::log::start(options.log_format, options.log_level);
     block_on(async {
-        Daemon::new(Real::new(https(options))?, setup(options))
+        Daemon::new(real(options)?, setup(options))
             .once(if force { Urgency::Forced } else { Urgency::Asked })
             .await;
         Ok(())
@@ -83,6 +89,10 @@ fn status(options: &Options, json: bool) -> io::Result<u8> {
         }
     }
     Ok(exit_status(&reports, unreadable))
+}
+
+fn healthcheck(_options: &Options) -> io::Result<u8> {
+    Ok(0)
 }
 
 fn check_all(options: &Options, diff: bool) -> io::Result<u8> {
@@ -114,6 +124,64 @@ fn reports(options: &Options) -> (Vec<Report>, bool) {
 fn exit_status(reports: &[Report], unreadable: bool) -> u8 {
     let worst = reports.iter().map(|report| report.state).max().unwrap_or(State::Healthy);
     worst.exit_status().max(u8::from(unreadable) * State::NeedsPerson.exit_status())
+}
+
+/// This machine, and the ways to reach a person.
+fn real(options: &Options) -> io::Result<Real> {
+    let announcer = Announcer::new(setup(options), https(options), ways(options)?, !options.no_kometa_webhooks);
+    Ok(Real::new(https(options))?.announcing(announcer))
+}
+
+/// The ways that the options name.
+fn ways(options: &Options) -> io::Result<Vec<Way>> {
+    let channels = options.channels().map_err(io::Error::other)?;
+    let program = options.on_event.as_deref().map(absolute).map(Way::Program);
+    Ok(channels.into_iter().map(Way::Channel).chain(program).collect())
+}
+
+/// Tries every way to reach a person, once each.
+fn try_all(options: &Options) -> io::Result<u8> {
+    let setup = setup(options);
+    let mut out = io::stdout().lock();
+    let mut all = Vec::new();
+    for path in &setup.configs {
+        let given = ways(options)?;
+        if !given.is_empty() {
+            all.extend(given.into_iter().map(|way| (way, path)));
+            break;
+        }
+        if options.no_kometa_webhooks {
+            continue;
+        }
+        let Some((channels, problems)) = announce::announcer::kometa_channels(&setup, path) else {
+            writeln!(out, "{}: it cannot be read, so Kometa's webhooks are not known", path.display())?;
+            continue;
+        };
+        for problem in problems {
+            writeln!(out, "{}: {problem}", path.display())?;
+        }
+        all.extend(channels.into_iter().map(|channel| (Way::Channel(channel), path)));
+    }
+    if all.is_empty() {
+        writeln!(
+            out,
+            "there is nobody to tell: give --notify or --on-event, or fill in `webhooks: error` of Kometa's config"
+        )?;
+        return Ok(1);
+    }
+    let https = https(options);
+    let mut worst = 0;
+    for (way, path) in all {
+        let notice = Notice::test(clock::now(), &path.display().to_string());
+        match block_on(async { Ok(way.deliver(&https, &notice).await) })? {
+            Ok(()) => writeln!(out, "{way}: delivered")?,
+            Err(failed) => {
+                writeln!(out, "{way}: failed: {}", failed.why)?;
+                worst = 1;
+            }
+        }
+    }
+    Ok(worst)
 }
 
 fn https(options: &Options) -> Https {

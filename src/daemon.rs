@@ -54,6 +54,10 @@ pub trait World: Network {
     fn stopping(&self) -> impl Future<Output = ()>;
     /// Tells a person.
     fn announce(&mut self, event: Event);
+    /// Ends what is still on its way to a person, within a short moment.
+    fn farewell(&mut self) -> impl Future<Output = ()> {
+        async {}
+    }
 }
 
 /// What woke the loop.
@@ -74,6 +78,7 @@ pub enum Wake {
 }
 
 /// What the daemon is to do.
+#[derive(Clone)]
 pub struct Setup {
     /// The config files.
     pub configs: Vec<PathBuf>,
@@ -137,6 +142,8 @@ struct Account {
     overlay: Option<Box<Held>>,
     hold_until: Option<UnixSeconds>,
     misses: u32,
+    /// When its access token ends, as known at the last look.
+    expires_at: Option<UnixSeconds>,
 }
 
 /// A config as it is now.
@@ -213,6 +220,7 @@ impl<W: World> Daemon<W> {
         }
         self.last_chance().await;
         self.world.announce(Event::new(Kind::Stopping, "kometa-authd"));
+        self.world.farewell().await;
     }
 
     /// A pair that only memory has gets one more chance before memory ends; whether there was any.
@@ -242,10 +250,11 @@ impl<W: World> Daemon<W> {
         while self.last_chance().await {
             tokio::select! {
                 biased;
-                () = self.world.stopping() => return,
+                () = self.world.stopping() => break,
                 () = self.world.pause(LOCK_RETRY) => {}
             }
         }
+        self.world.farewell().await;
     }
 
     async fn visit_all(&mut self, urgency: Urgency) {
@@ -351,8 +360,9 @@ impl<W: World> Daemon<W> {
         let watched = &mut self.configs[config];
         watched.misses = 0;
         if watched.said.take().is_some() {
-            let subject = watched.path.display().to_string();
-            self.world.announce(Event::new(Kind::Readable, subject));
+            let mut event = Event::new(Kind::Readable, watched.path.display().to_string());
+            event.config = Some(watched.path.clone());
+            self.world.announce(event);
         }
         let leads_to = (snapshot.path.clone(), snapshot.meta);
         let before = self.configs[config].seen.replace(leads_to);
@@ -388,6 +398,7 @@ impl<W: World> Daemon<W> {
                     overlay: None,
                     hold_until: None,
                     misses: 0,
+                    expires_at: None,
                 });
             }
             let place = Place::new(&snapshot.path, self.setup.state.as_deref(), provider.name);
@@ -413,7 +424,8 @@ impl<W: World> Daemon<W> {
     }
 
     /// Says something about a config, once.
-    fn say(&mut self, config: usize, event: Event) {
+    fn say(&mut self, config: usize, mut event: Event) {
+        event.config = Some(self.configs[config].path.clone());
         let news = Some((event.kind, event.detail.clone()));
         if self.configs[config].said != news {
             self.configs[config].said = news;

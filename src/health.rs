@@ -177,7 +177,7 @@ impl Report {
 }
 
 /// A length of time in its two largest units.
-fn span(seconds: i64) -> String {
+pub(crate) fn span(seconds: i64) -> String {
     let units = [(86_400, "d"), (3600, "h"), (60, "min"), (1, "s")];
     let first = units.iter().position(|(size, _)| seconds >= *size).unwrap_or(3);
     let (size, name) = units[first];
