@@ -8,10 +8,10 @@ use crate::announce::announcer::Announcer;
 use crate::announce::notice::Notice;
 use crate::announce::send::Way;
 use crate::daemon::facts::look;
-use crate::daemon::{Daemon, Setup};
+use crate::daemon::{Daemon, Setup, alive};
 use crate::decision::Urgency;
 use crate::disk::RealDisk;
-use crate::health::{Report, State};
+use crate::health::{Report, State, Whole, unhealthy};
 use crate::options::{Command, EXIT_USAGE, Options};
 use crate::refresh::Https;
 use crate::settings::References;
@@ -65,9 +65,7 @@ fn daemon(options: &Options) -> io::Result<u8> {
 fn refresh(options: &Options, force: bool) -> io::Result<u8> {
     announce::log::start(options.log_format, options.log_level);
     block_on(async {
-        Daemon::new(real(options)?, setup(options))
-            .once(if force { Urgency::Forced } else { Urgency::Asked })
-            .await;
+        Daemon::new(real(options)?, setup(options)).once(if force { Urgency::Forced } else { Urgency::Asked }).await;
         Ok(())
     })?;
     let (reports, unreadable) = reports(options);
@@ -75,24 +73,53 @@ fn refresh(options: &Options, force: bool) -> io::Result<u8> {
 }
 
 fn status(options: &Options, json: bool) -> io::Result<u8> {
+    let setup = setup(options);
     let (reports, unreadable) = reports(options);
     let mut out = io::stdout().lock();
     if json {
-        let all: Vec<_> = reports.iter().map(Report::json).collect();
+        let all: Vec<_> = reports.iter().flat_map(|(whole, all)| all.iter().map(|one| one.json(whole))).collect();
         writeln!(out, "{:#}", serde_json::Value::from(all))?;
-    } else {
-        for report in &reports {
-            writeln!(out, "{}", report.text(clock::now()))?;
+        return Ok(exit_status(&reports, unreadable));
+    }
+    for (whole, all) in &reports {
+        writeln!(out, "{}", whole.text())?;
+        for report in all {
+            writeln!(out, "{}", report.text(whole, clock::now()))?;
         }
-        if reports.is_empty() && !unreadable {
-            writeln!(out, "there is no trakt: or mal: section in the config, so there is nothing to keep valid")?;
-        }
+    }
+    let is_empty = reports.iter().all(|(_, all)| all.is_empty());
+    if is_empty && !unreadable && !setup.configs.is_empty() {
+        writeln!(out, "there is no trakt: or mal: section in the config, so there is nothing to keep valid")?;
     }
     Ok(exit_status(&reports, unreadable))
 }
 
-fn healthcheck(_options: &Options) -> io::Result<u8> {
-    Ok(0)
+/// Silent where all is well; otherwise one sentence a config, which `docker inspect` shows, and 1: Docker
+/// knows no other status.
+fn healthcheck(options: &Options) -> io::Result<u8> {
+    let setup = setup(options);
+    let mut out = io::stdout().lock();
+    let mut worst = 0;
+    for path in &setup.configs {
+        let why = match look(&RealDisk, &setup, path, clock::now()) {
+            Ok(reports) => unhealthy(&whole(&setup, path), &reports, clock::now()),
+            Err(why) => Some(format!("{}: {why}", path.display())),
+        };
+        if let Some(why) = why {
+            writeln!(out, "{why}")?;
+            worst = 1;
+        }
+    }
+    Ok(worst)
+}
+
+/// What is known of a config as a whole.
+fn whole(setup: &Setup, path: &Path) -> Whole {
+    Whole {
+        config: path.display().to_string(),
+        running: alive::running(&RealDisk, path, setup.state.as_deref()),
+        problems: announce::announcer::load(setup, path).problems().to_vec(),
+    }
 }
 
 fn check_all(options: &Options, diff: bool) -> io::Result<u8> {
@@ -106,12 +133,12 @@ fn check_all(options: &Options, diff: bool) -> io::Result<u8> {
 }
 
 /// The state of every account, from the files alone: no daemon and no network is needed.
-fn reports(options: &Options) -> (Vec<Report>, bool) {
+fn reports(options: &Options) -> (Vec<(Whole, Vec<Report>)>, bool) {
     let setup = setup(options);
     let (mut reports, mut unreadable) = (Vec::new(), false);
     for path in &setup.configs {
         match look(&RealDisk, &setup, path, clock::now()) {
-            Ok(found) => reports.extend(found),
+            Ok(found) => reports.push((whole(&setup, path), found)),
             Err(why) => {
                 eprintln!("{}: {why}", path.display());
                 unreadable = true;
@@ -121,8 +148,9 @@ fn reports(options: &Options) -> (Vec<Report>, bool) {
     (reports, unreadable)
 }
 
-fn exit_status(reports: &[Report], unreadable: bool) -> u8 {
-    let worst = reports.iter().map(|report| report.state).max().unwrap_or(State::Healthy);
+fn exit_status(reports: &[(Whole, Vec<Report>)], unreadable: bool) -> u8 {
+    let states = reports.iter().flat_map(|(_, all)| all.iter().map(|report| report.state));
+    let worst = states.max().unwrap_or(State::Healthy);
     worst.exit_status().max(u8::from(unreadable) * State::NeedsPerson.exit_status())
 }
 

@@ -25,11 +25,13 @@ use crate::settings::{self, References, Section, Settings};
 use crate::store::Place;
 use crate::token::{Fingerprint, UnixSeconds};
 
+use alive::Alive;
 use orphan::Orphan;
 use spend::Pace;
 
 mod account;
 mod act;
+pub mod alive;
 pub mod facts;
 mod orphan;
 mod spend;
@@ -127,6 +129,7 @@ struct Watched<W: World> {
     said: Option<(Kind, String)>,
     accounts: Vec<Account>,
     orphan: Option<Orphan<HandleOf<W>>>,
+    alive: Option<Alive<HandleOf<W>>>,
 }
 
 type HandleOf<W> = <<W as World>::Disk as Disk>::Handle;
@@ -180,6 +183,7 @@ impl<W: World> Daemon<W> {
             said: None,
             accounts: Vec::new(),
             orphan: None,
+            alive: None,
         };
         let configs = setup.configs.iter().map(watched).collect();
         let pace = Pace::new();
@@ -188,6 +192,9 @@ impl<W: World> Daemon<W> {
 
     /// Watches, decides, refreshes, rewrites; until it is told to stop.
     pub async fn run(&mut self) {
+        for config in 0..self.configs.len() {
+            self.show_alive(config).await;
+        }
         for config in 0..self.configs.len() {
             self.watch(config);
             self.visit(config, Urgency::Usual).await;
@@ -342,6 +349,7 @@ impl<W: World> Daemon<W> {
 
     /// Reads a config and settles each of its accounts; tells when to look again.
     async fn look(&mut self, config: usize, urgency: Urgency) -> Option<UnixSeconds> {
+        self.stay_visible(config).await;
         let (snapshot, settings) = match self.read(config) {
             Ok(read) => read,
             Err((kind, why)) => {

@@ -122,8 +122,8 @@ pub struct Options {
     #[arg(long, value_name = "FILE", env = "KOMETA_AUTHD_CA_FILE", hide_env_values = true)]
     pub ca_file: Option<PathBuf>,
 
-    /// Where to tell a person what they must do: the address of a Discord or Slack webhook, ntfy://HOST/TOPIC,
-    /// gotify://HOST/TOKEN, apprise://HOST/notify/KEY (ntfys://, gotifys:// and apprises:// for https), or any
+    /// Where to tell a person what they must do: the address of a Discord or Slack webhook, `ntfy://HOST/TOPIC`,
+    /// `gotify://HOST/TOKEN`, `apprise://HOST/notify/KEY` (ntfys, gotifys and apprises for https), or any
     /// other for JSON. May be given several times; other users see it in the process list, so rather set the
     /// variable, with spaces between. Without it: `webhooks: error` of Kometa's config
     #[arg(
@@ -178,7 +178,8 @@ impl Options {
     /// One of them is none; the sentence says which and why, and has nothing of it.
     pub fn channels(&self) -> Result<Vec<Channel>, String> {
         let addresses = self.notify.iter().map(|address| address.0.expose().trim()).filter(|text| !text.is_empty());
-        let channel = |(index, text)| Channel::parse(text).map_err(|why| format!("--notify, address {}: {why}", index + 1));
+        let channel =
+            |(index, text)| Channel::parse(text).map_err(|why| format!("--notify, address {}: {why}", index + 1));
         addresses.enumerate().map(channel).collect()
     }
 

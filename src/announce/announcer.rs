@@ -50,7 +50,11 @@ impl Announcer {
         let config = |path: &PathBuf| Config {
             path: path.clone(),
             told: load(&setup, path),
-            kometa: if kometa { kometa_channels(&setup, path).map(|found| found.0).unwrap_or_default() } else { Vec::new() },
+            kometa: if kometa {
+                kometa_channels(&setup, path).map(|found| found.0).unwrap_or_default()
+            } else {
+                Vec::new()
+            },
         };
         let configs = setup.configs.iter().map(config).collect();
         Self { setup, outbox: Outbox::new(https), given, kometa, configs }

@@ -313,7 +313,12 @@ mod tests {
         use Format::{Apprise, Discord, Gotify, Json, Notifiarr, Ntfy, Slack};
         for (text, format, url, key) in [
             ("https://discord.com/api/webhooks/1/abc", Discord, "https://discord.com/api/webhooks/1/abc", None),
-            ("https://canary.discord.com/api/webhooks/1/a", Discord, "https://canary.discord.com/api/webhooks/1/a", None),
+            (
+                "https://canary.discord.com/api/webhooks/1/a",
+                Discord,
+                "https://canary.discord.com/api/webhooks/1/a",
+                None,
+            ),
             ("https://hooks.slack.com/services/T/B/x", Slack, "https://hooks.slack.com/services/T/B/x", None),
             ("https://ntfy.sh/topic", Ntfy, "https://ntfy.sh/", None),
             ("ntfy://192.168.1.5:8080/topic", Ntfy, "http://192.168.1.5:8080/", None),
@@ -324,7 +329,12 @@ mod tests {
             ("gotify://gotify/Axyz", Gotify, "http://gotify/message", Some("Axyz")),
             ("gotifys://g.example.org/sub/Axyz", Gotify, "https://g.example.org/sub/message", Some("Axyz")),
             ("apprise://apprise:8000/notify/key", Apprise, "http://apprise:8000/notify/key", None),
-            ("notifiarr+https://notifiarr.com/k", Notifiarr, "https://notifiarr.com/api/v1/notification/pmm/", Some("k")),
+            (
+                "notifiarr+https://notifiarr.com/k",
+                Notifiarr,
+                "https://notifiarr.com/api/v1/notification/pmm/",
+                Some("k"),
+            ),
             ("slack+https://mattermost.example.org/hooks/x", Slack, "https://mattermost.example.org/hooks/x", None),
             ("http://127.0.0.1:9/x?y=z", Json, "http://127.0.0.1:9/x?y=z", None),
             ("https://discord.com.example.org/api/", Json, "https://discord.com.example.org/api/", None),

@@ -46,12 +46,13 @@ impl Reader<'_> {
     fn channel(&self, node: &Node) -> Result<Option<Channel>, String> {
         let Some(value) = self.value(node)? else { return Ok(None) };
         let channel = match value.as_str() {
-            "notifiarr" => {
-                Channel::with_parts(Format::Notifiarr, NOTIFIARR, &self.field("notifiarr", "apikey")?, None)
-            }
-            "gotify" => {
-                Channel::with_parts(Format::Gotify, &self.field("gotify", "url")?, &self.field("gotify", "token")?, None)
-            }
+            "notifiarr" => Channel::with_parts(Format::Notifiarr, NOTIFIARR, &self.field("notifiarr", "apikey")?, None),
+            "gotify" => Channel::with_parts(
+                Format::Gotify,
+                &self.field("gotify", "url")?,
+                &self.field("gotify", "token")?,
+                None,
+            ),
             "ntfy" => {
                 let token = self.field("ntfy", "token").ok();
                 let (url, topic) = (self.field("ntfy", "url")?, self.field("ntfy", "topic")?);
@@ -124,7 +125,9 @@ mod tests {
             ]
         );
         assert_eq!(
-            one("gotify:\n  url: http://192.168.1.12:80\n  token: t\nwebhooks:\n  error:\n    - gotify\n    - gotify\n"),
+            one(
+                "gotify:\n  url: http://192.168.1.12:80\n  token: t\nwebhooks:\n  error:\n    - gotify\n    - gotify\n"
+            ),
             [(Format::Gotify, "Gotify at 192.168.1.12".to_owned())]
         );
         assert_eq!(

@@ -41,14 +41,18 @@ fn telling(event: &Event) -> Telling {
         Kind::Unreadable | Kind::SomeoneWrites | Kind::StateUnusable | Kind::NothingSent | Kind::GrantWaits => {
             Telling::Problem { after_s: LASTS_S }
         }
-        Kind::Scheduled | Kind::KometaRuns | Kind::SignedOut | Kind::StaysSignedOut | Kind::NotSetUp => Telling::Over,
+        Kind::Scheduled
+        | Kind::KometaRuns
+        | Kind::SignedOut
+        | Kind::StaysSignedOut
+        | Kind::NotSetUp
+        | Kind::Readable => Telling::Over,
         // These come to rest with a next time where all is well, and without one where more is to come.
         Kind::Refreshed | Kind::Authorized | Kind::Adopted | Kind::Published | Kind::PutBack
             if event.next_at.is_some() =>
         {
             Telling::Over
         }
-        Kind::Readable => Telling::Over,
         kind if kind.row().0 == Level::Error => Telling::Problem { after_s: 0 },
         _ => Telling::Nothing,
     }
@@ -166,7 +170,7 @@ impl Told {
         notice.account.clone_from(&told.subject);
         notice.before = Some(told.sentence);
         if !is_account(&told.subject) {
-            notice.sentence = Kind::Readable.row().1.to_owned();
+            Kind::Readable.row().1.clone_into(&mut notice.sentence);
         }
         Some(notice)
     }
@@ -212,6 +216,12 @@ impl Told {
 }
 
 impl Problem {
+    /// Whether a person was told of it.
+    #[must_use]
+    pub const fn is_told(&self) -> bool {
+        self.told_at.is_some()
+    }
+
     fn due_at(&self) -> Option<UnixSeconds> {
         match self.told_at {
             _ if !self.is_met => None,
@@ -344,7 +354,8 @@ mod tests {
     fn code_in_the_message() {
         let mut told = Told::default();
         assert!(told.take(at(0), &event(Kind::NeedsAuthorization, ACCOUNT)).is_empty());
-        let with_code = event(Kind::NeedsAuthorization, ACCOUNT).detail("open https://trakt.tv/activate, enter ABCD1234");
+        let with_code =
+            event(Kind::NeedsAuthorization, ACCOUNT).detail("open https://trakt.tv/activate, enter ABCD1234");
         let said = told.take(at(2), &with_code);
         assert!(said.len() == 1 && said[0].body().contains("ABCD1234"), "{said:?}");
         assert!(told.take(at(3), &event(Kind::NeedsAuthorization, ACCOUNT)).is_empty());
