@@ -47,6 +47,10 @@ impl Announcer {
     #[must_use]
     pub fn new(setup: Setup, https: Https, given: Vec<Way>, may_use_kometa: bool) -> Self {
         let kometa = given.is_empty() && may_use_kometa;
+        for path in setup.configs.iter().filter_map(|path| told_path(&setup, path).ok()) {
+            // What a process that was killed has left.
+            let _ = RealDisk.remove(&new_beside(&path));
+        }
         let config = |path: &PathBuf| Config {
             path: path.clone(),
             told: load(&setup, path),
@@ -173,10 +177,17 @@ fn save(setup: &Setup, config: &Config) -> io::Result<()> {
     }
     let folder = path.parent().unwrap_or(Path::new("/"));
     store::ensure_state(&RealDisk, folder).map_err(|error| io::Error::other(error.to_string()))?;
-    let mut new = path.clone().into_os_string();
-    new.push(".new");
-    let _ = RealDisk.remove(Path::new(&new));
-    let file = RealDisk.open(Path::new(&new), Open::CreateNew)?;
-    RealDisk.write_at(&file, config.told.to_json().as_bytes(), 0)?;
-    RealDisk.rename(Path::new(&new), &path)
+    let new = new_beside(&path);
+    let _ = RealDisk.remove(&new);
+    let file = RealDisk.open(&new, Open::CreateNew)?;
+    let written =
+        RealDisk.write_at(&file, config.told.to_json().as_bytes(), 0).and_then(|()| RealDisk.rename(&new, &path));
+    if written.is_err() {
+        let _ = RealDisk.remove(&new);
+    }
+    written
+}
+
+fn new_beside(told: &Path) -> PathBuf {
+    told.with_extension("new")
 }

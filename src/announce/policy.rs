@@ -38,9 +38,13 @@ fn telling(event: &Event) -> Telling {
     match event.kind {
         Kind::CodeRejected => Telling::Answer,
         Kind::NeedsAuthorization if event.detail.is_empty() => Telling::Problem { after_s: CODE_COMES_S },
-        Kind::Unreadable | Kind::SomeoneWrites | Kind::StateUnusable | Kind::NothingSent | Kind::GrantWaits => {
-            Telling::Problem { after_s: LASTS_S }
-        }
+        // A machine that starts before its network is no news either.
+        Kind::RunningOut
+        | Kind::Unreadable
+        | Kind::SomeoneWrites
+        | Kind::StateUnusable
+        | Kind::NothingSent
+        | Kind::GrantWaits => Telling::Problem { after_s: LASTS_S },
         Kind::Scheduled
         | Kind::KometaRuns
         | Kind::SignedOut
@@ -268,7 +272,7 @@ mod tests {
             (Kind::Rejected, ACCOUNT, Some(0)),
             (Kind::RejectedAfterLostAnswer, ACCOUNT, Some(0)),
             (Kind::BadClient, ACCOUNT, Some(0)),
-            (Kind::RunningOut, ACCOUNT, Some(0)),
+            (Kind::RunningOut, ACCOUNT, Some(LASTS_S)),
             (Kind::EditRefused, ACCOUNT, Some(0)),
             (Kind::GrantOnlyInMemory, ACCOUNT, Some(0)),
             (Kind::NoClientId, ACCOUNT, Some(0)),
