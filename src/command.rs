@@ -64,17 +64,16 @@ fn daemon(options: &Options) -> io::Result<u8> {
 
 fn refresh(options: &Options, force: bool) -> io::Result<u8> {
     announce::log::start(options.log_format, options.log_level);
-    block_on(async {
-        Daemon::new(real(options)?, setup(options)).once(if force { Urgency::Forced } else { Urgency::Asked }).await;
-        Ok(())
-    })?;
-    let (reports, unreadable) = reports(options);
-    Ok(exit_status(&reports, unreadable))
+    let urgency = if force { Urgency::Forced } else { Urgency::Asked };
+    let reached = block_on(async { Ok(Daemon::new(real(options)?, setup(options)).once(urgency).await) })?;
+    // What cannot be read is in the log already.
+    let (reports, unreadable) = reports(options, &mut |_, _| {});
+    Ok(exit_status(&reports, unreadable).max(reached.exit_status()))
 }
 
 fn status(options: &Options, json: bool) -> io::Result<u8> {
     let setup = setup(options);
-    let (reports, unreadable) = reports(options);
+    let (reports, unreadable) = reports(options, &mut |path, why| eprintln!("{}: {why}", path.display()));
     let mut out = io::stdout().lock();
     if json {
         let all: Vec<_> = reports.iter().flat_map(|(whole, all)| all.iter().map(|one| one.json(whole))).collect();
@@ -133,14 +132,14 @@ fn check_all(options: &Options, diff: bool) -> io::Result<u8> {
 }
 
 /// The state of every account, from the files alone: no daemon and no network is needed.
-fn reports(options: &Options) -> (Vec<(Whole, Vec<Report>)>, bool) {
+fn reports(options: &Options, say: &mut dyn FnMut(&Path, &str)) -> (Vec<(Whole, Vec<Report>)>, bool) {
     let setup = setup(options);
     let (mut reports, mut unreadable) = (Vec::new(), false);
     for path in &setup.configs {
         match look(&RealDisk, &setup, path, clock::now()) {
             Ok(found) => reports.push((whole(&setup, path), found)),
             Err(why) => {
-                eprintln!("{}: {why}", path.display());
+                say(path, &why);
                 unreadable = true;
             }
         }

@@ -16,6 +16,7 @@ use crate::decision::Urgency;
 use crate::disk::{Disk, Meta};
 use crate::event::{Event, Kind};
 use crate::file::{self, Snapshot, Unreadable};
+use crate::health::State;
 use crate::journal::{Held, History};
 use crate::kometa::Times;
 use crate::provider::Provider;
@@ -127,6 +128,8 @@ struct Watched<W: World> {
     lockless: bool,
     misses: u32,
     said: Option<(Kind, String)>,
+    /// What was wrong when it could last not be read.
+    problem: Option<String>,
     accounts: Vec<Account>,
     orphan: Option<Orphan<HandleOf<W>>>,
     alive: Option<Alive<HandleOf<W>>>,
@@ -181,6 +184,7 @@ impl<W: World> Daemon<W> {
             lockless: false,
             misses: 0,
             said: None,
+            problem: None,
             accounts: Vec::new(),
             orphan: None,
             alive: None,
@@ -213,7 +217,7 @@ impl<W: World> Daemon<W> {
                     let due: Vec<usize> =
                         self.deadlines.iter().take_while(|(at, _)| *at <= now).map(|(_, config)| *config).collect();
                     for config in due {
-                        self.visit(config, Urgency::Usual).await;
+                        self.tick(config).await;
                     }
                 }
                 Wake::AllChanged => self.visit_all(Urgency::Usual).await,
@@ -248,8 +252,8 @@ impl<W: World> Daemon<W> {
         any
     }
 
-    /// One look at everything, for the one-shot.
-    pub async fn once(&mut self, urgency: Urgency) {
+    /// One look at everything, for the one-shot: how far it got, as far as the files do not say.
+    pub async fn once(&mut self, urgency: Urgency) -> State {
         for config in 0..self.configs.len() {
             self.visit(config, urgency).await;
         }
@@ -262,15 +266,20 @@ impl<W: World> Daemon<W> {
             }
         }
         self.world.farewell().await;
+        let held =
+            self.configs.iter().flat_map(|watched| &watched.accounts).filter(|account| account.hold_until.is_some());
+        let states = held.map(|account| match account.said {
+            Some((Kind::StateUnusable | Kind::EditRefused, _)) => State::NeedsPerson,
+            _ => State::Degraded,
+        });
+        states.max().unwrap_or(State::Healthy)
     }
 
     async fn visit_all(&mut self, urgency: Urgency) {
         for config in 0..self.configs.len() {
             if urgency > Urgency::Usual {
                 // A person asked: what was given up on, or said before, is looked at as if new.
-                let watched = &mut self.configs[config];
-                watched.said = None;
-                for account in &mut watched.accounts {
+                for account in &mut self.configs[config].accounts {
                     (account.said, account.hold_until) = (None, None);
                 }
             }
@@ -304,9 +313,14 @@ impl<W: World> Daemon<W> {
 
     /// One sentence about the whole: what is next, or what is wrong.
     fn status(&self) -> String {
+        let wrong = self.configs.iter().filter_map(|watched| {
+            let (kind, why) = watched.said.as_ref()?;
+            Some(format!("{}: {}: {why}", watched.path.display(), kind.row().1))
+        });
         let accounts = self.configs.iter().flat_map(|watched| &watched.accounts);
-        let mut sentences = accounts.map(|account| account.status.as_str()).filter(|status| !status.is_empty());
-        let shown: Vec<&str> = sentences.by_ref().take(3).collect();
+        let known = accounts.map(|account| account.status.clone()).filter(|status| !status.is_empty());
+        let mut sentences = wrong.chain(known);
+        let shown: Vec<String> = sentences.by_ref().take(3).collect();
         match (shown.is_empty(), sentences.count()) {
             (true, _) => "no account yet".to_owned(),
             (false, 0) => shown.join("; "),
@@ -315,13 +329,28 @@ impl<W: World> Daemon<W> {
     }
 
     async fn visit(&mut self, config: usize, urgency: Urgency) {
+        self.reclaim(config).await;
+        self.configs[config].due = self.look(config, urgency).await;
+        self.plan(config);
+    }
+
+    /// A deadline: what is due is done, and what only wanted a glance gets no more than that.
+    async fn tick(&mut self, config: usize) {
+        let now = self.world.now();
+        // Where this writes the file, the watch tells of it.
+        self.reclaim(config).await;
+        if self.is_quiet(config, now) {
+            self.plan(config);
+        } else {
+            self.visit(config, Urgency::Usual).await;
+        }
+    }
+
+    /// When to look at a config again without being woken by a change.
+    fn plan(&mut self, config: usize) {
+        let now = self.world.now();
         if let Some(at) = self.configs[config].wakes_at.take() {
             self.deadlines.remove(&(at, config));
-        }
-        let now = self.world.now();
-        self.reclaim(config).await;
-        if urgency > Urgency::Usual || !self.is_quiet(config, now) {
-            self.configs[config].due = self.look(config, urgency).await;
         }
         let watched = &self.configs[config];
         let poll = watched.polled.then(|| now.plus(POLL_S));
@@ -333,12 +362,15 @@ impl<W: World> Daemon<W> {
         self.deadlines.extend(at.map(|at| (at, config)));
     }
 
-    /// Whether a poll has nothing to look at: nothing is due, and the file is the one that was read last.
+    /// Whether there is nothing to look at: nothing is due, and where no change is reported, the file is the
+    /// one that was read last.
     fn is_quiet(&self, config: usize, now: UnixSeconds) -> bool {
         let watched = &self.configs[config];
-        watched.polled
-            && watched.due.is_none_or(|due| due > now)
-            && watched.seen.as_ref().is_some_and(|(path, meta)| {
+        if watched.due.is_some_and(|due| due <= now) {
+            return false;
+        }
+        !watched.polled
+            || watched.seen.as_ref().is_some_and(|(path, meta)| {
                 let disk = self.world.disk();
                 let is_settled = now.since(meta.modified_at) > POLL_S;
                 is_settled
@@ -350,16 +382,27 @@ impl<W: World> Daemon<W> {
     /// Reads a config and settles each of its accounts; tells when to look again.
     async fn look(&mut self, config: usize, urgency: Urgency) -> Option<UnixSeconds> {
         self.stay_visible(config).await;
+        if self.configs[config].misses > 0 {
+            // What was not there may be there now, in a folder that is not the one that was watched.
+            let path = self.configs[config].path.clone();
+            self.world.watch(config, &path);
+        }
         let (snapshot, settings) = match self.read(config) {
             Ok(read) => read,
             Err((kind, why)) => {
                 let watched = &mut self.configs[config];
-                watched.misses += 1;
+                // Another problem than at the last look is somebody's next write, and begins anew.
+                let is_same = watched.problem.as_ref() == Some(&why);
+                watched.misses = if is_same { watched.misses + 1 } else { 1 };
+                watched.problem = Some(why.clone());
                 // At first somebody is probably writing, and is done in a moment.
                 let wait = (1_i64 << watched.misses.min(6)).min(LOOK_AGAIN_MAX_S) / 2;
                 let subject = watched.path.display().to_string();
-                // One half-written look says nothing; the second one does.
-                if kind != Kind::SomeoneWrites || watched.misses > 1 {
+                if urgency > Urgency::Usual {
+                    watched.said = None;
+                }
+                // One half-written look says nothing; the second one does, and one that a person asked for.
+                if kind != Kind::SomeoneWrites || watched.misses > 1 || urgency > Urgency::Usual {
                     self.say(config, Event::new(kind, subject).detail(why));
                 }
                 return Some(self.world.now().plus(wait.max(1)));

@@ -277,6 +277,7 @@ pub fn explain(error: &io::Error) -> String {
         Errno::ACCESS | Errno::PERM => Some("permission denied"),
         Errno::NOENT => Some("it does not exist"),
         Errno::ISDIR => Some("it is a folder"),
+        Errno::NOTDIR => Some("a folder of its path is none"),
         Errno::IO => Some("the disk reports an input/output error"),
         Errno::STALE => Some("the network share was remounted or is gone"),
         _ => None,

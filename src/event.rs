@@ -21,10 +21,24 @@ pub enum Level {
     Debug,
 }
 
-/// What happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "each variant has its sentence below")]
-pub enum Kind {
+/// Makes the enum and the list of its variants from one text, so that neither forgets what the other has.
+macro_rules! kinds {
+    ($($kind:ident,)+) => {
+        /// What happened.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[expect(missing_docs, reason = "each variant has its sentence below")]
+        pub enum Kind {
+            $($kind,)+
+        }
+
+        impl Kind {
+            /// Every one of them.
+            pub const ALL: &[Self] = &[$(Self::$kind),+];
+        }
+    };
+}
+
+kinds! {
     Watching,
     Stopping,
     NotSetUp,
@@ -109,7 +123,7 @@ impl Kind {
             ),
             Self::RunningOut => (
                 Error,
-                "refreshing keeps failing, and the token has less than a quarter of its life left",
+                "refreshing fails, and the token has expired or has less than a quarter of its life left",
                 "see the cause; it is tried again by itself",
             ),
             Self::NeedsAuthorization => (

@@ -92,6 +92,7 @@ fn unreadable(error: &io::Error) -> Unreadable {
     match error.kind() {
         io::ErrorKind::NotFound => Unreadable::Missing,
         io::ErrorKind::IsADirectory => Unreadable::Folder,
+        io::ErrorKind::NotSeekable => Unreadable::NotAFile,
         _ => Unreadable::System(explain(error)),
     }
 }

@@ -3,7 +3,7 @@
 //! # One token's walk
 //!
 //! A pulse of [`watch`] or a deadline of [`clock`] wakes the loop in
-//! [`daemon`]. It takes a snapshot of the [`file`], which [`settings`] turns
+//! [`daemon`]. It takes a snapshot of the [`file`](mod@file), which [`settings`] turns
 //! into accounts; [`decision`] looks at an account and at its [`journal`] and
 //! says what to do, and why. Where that is a refresh, [`store`] first proves
 //! that the answer can be kept, [`refresh`] makes the one exchange, the

@@ -124,7 +124,13 @@ pub fn ensure_state<D: Disk>(disk: &D, path: &Path) -> Result<(), Refused> {
     let refused = |why: String| Refused::State { path: path.to_owned(), why };
     let meta = match disk.meta(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            disk.create_folder(path).map_err(|error| refused(format!("cannot be made: {}", explain(&error))))?;
+            let cannot = |error: io::Error| {
+                let missing = error.kind() == io::ErrorKind::NotFound;
+                let why =
+                    if missing { "the folder that it is to be in does not exist".to_owned() } else { explain(&error) };
+                refused(format!("cannot be made: {why}"))
+            };
+            disk.create_folder(path).map_err(cannot)?;
             disk.meta(path)
         }
         found => found,

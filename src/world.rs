@@ -55,7 +55,22 @@ impl Real {
 
 impl Network for Real {
     async fn post(&self, request: &Request) -> Outcome {
-        self.https.post(request).await
+        alive_during(self.https.post(request)).await
+    }
+}
+
+/// Says that we are alive while something takes its time: a watchdog that ends the process in the middle
+/// of an exchange would cost the token.
+async fn alive_during<T>(work: impl Future<Output = T>) -> T {
+    let Some(interval) = systemd::watchdog_interval() else { return work.await };
+    let mut ticks = tokio::time::interval(interval);
+    let mut work = std::pin::pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            _ = ticks.tick() => systemd::alive(),
+        }
     }
 }
 
@@ -76,7 +91,7 @@ impl World for Real {
 
     #[expect(clippy::disallowed_methods, reason = "this is where a pause is made")]
     async fn pause(&self, time: Duration) {
-        tokio::time::sleep(time).await;
+        alive_during(tokio::time::sleep(time)).await;
     }
 
     fn watch(&mut self, config: usize, path: &Path) -> bool {

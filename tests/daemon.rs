@@ -1,4 +1,5 @@
 //! The real program against the sandbox: its main job.
+#![cfg(feature = "sandbox")]
 
 mod support;
 

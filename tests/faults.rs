@@ -1,5 +1,6 @@
 //! No refresh token is ever lost: every operation of a refresh fails, or is
 //! the moment of a SIGKILL, and afterwards the ledger is asked.
+#![cfg(feature = "sandbox")]
 #![expect(clippy::disallowed_methods, reason = "the test plays the person and the system")]
 
 mod support;

@@ -1,5 +1,6 @@
 //! Real full disks, real read-only mounts, real single-file mounts, each in a
 //! mount namespace of its own. A machine that does not allow one says so.
+#![cfg(feature = "sandbox")]
 #![expect(clippy::disallowed_methods, reason = "the test plays the person and the system")]
 
 mod support;

@@ -1,10 +1,12 @@
 //! People are told: each format at a real receiver, each channel that is of no use, once and not twice.
+#![allow(clippy::disallowed_methods, reason = "the tests play the person and the system")]
 
 mod support;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use kometa_authd::provider::TRAKT;
 use kometa_authd::sandbox::Sandbox;
@@ -232,7 +234,7 @@ fn useless_channels() {
     assert_eq!(said[1].json()["saying"], "recovered");
     assert!(!daemon.log().contains("no answer within"), "{}", daemon.log());
     assert_eq!(sandbox.ledger().spent_and_reused().1, 0);
-    let before = std::time::Instant::now();
+    let before = Instant::now();
     let (status, log) = daemon.stop();
     assert!(status.success(), "{log}");
     assert!(before.elapsed().as_secs() < 10, "{log}");
@@ -315,7 +317,7 @@ fn hanging_program() {
     let text = format!("echo $$ > {}; flock {} sleep 600", pids.display(), lock.display());
     let script = program(&home, &text);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let limit = std::time::Duration::from_secs(1);
+    let limit = Duration::from_secs(1);
     let why = runtime.block_on(command::run(&script, &Notice::test(UnixSeconds(0), "x"), limit)).unwrap_err();
     assert!(why.contains("was killed"), "{why}");
     let pid = std::fs::read_to_string(&pids).unwrap();

@@ -29,6 +29,7 @@ fn referring(sandbox: &Sandbox, id: &str, secret: &str) -> String {
 /// right credentials, and the file keeps the reference.
 #[test]
 fn every_spelling() {
+    type Row = (&'static str, &'static str, &'static [(&'static str, &'static str)], String);
     const BOTH: &[(&str, &str)] = &[("KOMETA_TRAKT_ID", CLIENT), ("KOMETA_TRAKT_SECRET", CLIENT_SECRET)];
     const OLD: &[(&str, &str)] = &[("PMM_TRAKT_ID", CLIENT), ("PMM_TRAKT_SECRET", CLIENT_SECRET)];
     const MIXED: &[(&str, &str)] =
@@ -36,7 +37,7 @@ fn every_spelling() {
     let env_file = |prefix: &str| {
         format!("{prefix}_TRAKT_ID={CLIENT}\nno line of any kind\n{prefix}_TRAKT_SECRET=\"{CLIENT_SECRET}\"\n")
     };
-    let table: [(&str, &str, &[(&str, &str)], String); 8] = [
+    let table: [Row; 8] = [
         ("<<trakt_id>>", "<<trakt_secret>>", BOTH, String::new()),
         ("<<trakt-id>>", "<<trakt-secret>>", BOTH, String::new()),
         ("<<TRAKT_ID>>", "\"<<Trakt-Secret>>\"", BOTH, String::new()),

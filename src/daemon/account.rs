@@ -149,7 +149,14 @@ impl<W: World> Daemon<W> {
             };
             match next {
                 Next::Again if !self.stopped => {}
-                Next::Again => return None,
+                Next::Again => {
+                    // There is no coming to rest any more, but what was done is said.
+                    let name = self.name(config, provider);
+                    if let Some(news) = self.account(config, provider).and_then(|account| account.news.take()) {
+                        self.world.announce(Event::new(news, name));
+                    }
+                    return None;
+                }
                 Next::At(at) => return at,
             }
         }

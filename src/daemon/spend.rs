@@ -185,9 +185,10 @@ impl<W: World> Daemon<W> {
         let kind = if held.origin == Origin::Refreshed { Kind::Refreshed } else { Kind::Authorized };
         if kept.is_err() {
             journal.history.apply(&Record::Held(held.clone()));
-            if let Some(account) = self.account(config, provider) {
-                account.overlay = Some(Box::new(held));
-            }
+        }
+        if let Some(account) = self.account(config, provider) {
+            // What the journal has is newer than anything that it could not take before.
+            account.overlay = kept.is_err().then(|| Box::new(held));
         }
         if let Some(used) = used {
             // May be lost: the provider would only say again that it is used.
