@@ -8,8 +8,15 @@ use tracing::{debug, error, info, warn};
 use crate::clock;
 use crate::event::{Event, Level};
 
+pub mod announcer;
+pub mod channel;
+pub mod command;
+pub mod kometa;
 pub mod log;
+pub mod notice;
+pub mod policy;
 pub mod qr;
+pub mod send;
 pub mod systemd;
 
 /// Writes an event into the log: the constant sentence, and what differs as fields.

@@ -4,6 +4,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+use crate::announce::kometa;
 use crate::daemon::Setup;
 use crate::daemon::facts::{look, pretend_edit, references};
 use crate::disk::{Disk, Place};
@@ -34,6 +35,10 @@ pub fn check<D: Disk>(disk: &D, setup: &Setup, path: &Path, diff: bool, out: &mu
     for problem in &settings.problems {
         writeln!(out, "{shown}: {problem}")?;
         worst = 2;
+    }
+    for problem in kometa::channels(&snapshot.text, &references(disk, setup, &snapshot)).1 {
+        // Only messages need it; the tokens do not.
+        writeln!(out, "{shown}: {problem}")?;
     }
     if settings.sections.is_empty() {
         writeln!(out, "{shown}: there is no trakt: or mal: section, so there is nothing to keep valid")?;

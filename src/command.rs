@@ -4,11 +4,14 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
+use crate::announce::announcer::Announcer;
+use crate::announce::notice::Notice;
+use crate::announce::send::Way;
 use crate::daemon::facts::look;
-use crate::daemon::{Daemon, Setup};
+use crate::daemon::{Daemon, Setup, alive};
 use crate::decision::Urgency;
 use crate::disk::RealDisk;
-use crate::health::{Report, State};
+use crate::health::{Report, State, Whole, unhealthy};
 use crate::options::{Command, EXIT_USAGE, Options, Switch, pasted};
 use crate::refresh::Https;
 use crate::settings::References;
@@ -23,12 +26,15 @@ pub fn run(command: Command) -> ExitCode {
     let complete = |options: Options| {
         let options = options.complete(variable, Path::exists)?;
         https(&options).check()?;
+        options.channels()?;
         Ok::<Options, String>(options)
     };
     let done = match command {
         Command::Run(options) => complete(options).map(|options| daemon(&options)),
         Command::Refresh { force, options } => complete(options).map(|options| refresh(&options, force)),
         Command::Status { json, options } => complete(options).map(|options| status(&options, json)),
+        Command::Healthcheck(options) => complete(options).map(|options| healthcheck(&options)),
+        Command::Notify { test: _, options } => complete(options).map(|options| try_all(&options)),
         Command::Check { diff, options } => complete(options).map(|options| check_all(&options, diff)),
         Command::Login { provider, pin, url, options } => complete(options)
             .and_then(|options| Ok((options, pasted(provider, pin, url)?)))
@@ -58,7 +64,7 @@ pub fn run(command: Command) -> ExitCode {
 fn daemon(options: &Options) -> io::Result<u8> {
     announce::log::start(options.log_format, options.log_level);
     block_on(async {
-        Daemon::new(Real::new(https(options))?, setup(options)).run().await;
+        Daemon::new(real(options)?, setup(options)).run().await;
         Ok(0)
     })
 }
@@ -68,7 +74,7 @@ fn refresh(options: &Options, force: bool) -> io::Result<u8> {
     let urgency = if force { Urgency::Forced } else { Urgency::Asked };
     // Nobody would be there to poll for a code.
     let setup = Setup { device_login: false, ..setup(options) };
-    let reached = block_on(async { Ok(Daemon::new(Real::new(https(options))?, setup).once(urgency).await) })?;
+    let reached = block_on(async { Ok(Daemon::new(real(options)?, setup).once(urgency).await) })?;
     // What cannot be read is in the log already.
     let (reports, unreadable) = reports(options, &mut |_, _| {});
     Ok(exit_status(&reports, unreadable).max(reached.exit_status()))
@@ -84,20 +90,53 @@ fn at_terminal(options: &Options, act: impl AsyncFnOnce(&mut Daemon<Terminal>) -
 }
 
 fn status(options: &Options, json: bool) -> io::Result<u8> {
+    let setup = setup(options);
     let (reports, unreadable) = reports(options, &mut |path, why| eprintln!("{}: {why}", path.display()));
     let mut out = io::stdout().lock();
     if json {
-        let all: Vec<_> = reports.iter().map(Report::json).collect();
+        let all: Vec<_> = reports.iter().flat_map(|(whole, all)| all.iter().map(|one| one.json(whole))).collect();
         writeln!(out, "{:#}", serde_json::Value::from(all))?;
-    } else {
-        for report in &reports {
-            writeln!(out, "{}", report.text(clock::now()))?;
-        }
-        if reports.is_empty() && !unreadable {
-            writeln!(out, "there is no trakt: or mal: section in the config, so there is nothing to keep valid")?;
+        return Ok(exit_status(&reports, unreadable));
+    }
+    for (whole, all) in &reports {
+        writeln!(out, "{}", whole.text())?;
+        for report in all {
+            writeln!(out, "{}", report.text(whole, clock::now()))?;
         }
     }
+    let is_empty = reports.iter().all(|(_, all)| all.is_empty());
+    if is_empty && !unreadable && !setup.configs.is_empty() {
+        writeln!(out, "there is no trakt: or mal: section in the config, so there is nothing to keep valid")?;
+    }
     Ok(exit_status(&reports, unreadable))
+}
+
+/// Silent where all is well; otherwise one sentence a config, which `docker inspect` shows, and 1: Docker
+/// knows no other status.
+fn healthcheck(options: &Options) -> io::Result<u8> {
+    let setup = setup(options);
+    let mut out = io::stdout().lock();
+    let mut worst = 0;
+    for path in &setup.configs {
+        let why = match look(&RealDisk, &setup, path, clock::now()) {
+            Ok(reports) => unhealthy(&whole(&setup, path), &reports, clock::now()),
+            Err(why) => Some(format!("{}: {why}", path.display())),
+        };
+        if let Some(why) = why {
+            writeln!(out, "{why}")?;
+            worst = 1;
+        }
+    }
+    Ok(worst)
+}
+
+/// What is known of a config as a whole.
+fn whole(setup: &Setup, path: &Path) -> Whole {
+    Whole {
+        config: path.display().to_string(),
+        running: alive::running(&RealDisk, path, setup.state.as_deref()),
+        problems: announce::announcer::load(setup, path).problems().to_vec(),
+    }
 }
 
 fn check_all(options: &Options, diff: bool) -> io::Result<u8> {
@@ -111,12 +150,12 @@ fn check_all(options: &Options, diff: bool) -> io::Result<u8> {
 }
 
 /// The state of every account, from the files alone: no daemon and no network is needed.
-fn reports(options: &Options, say: &mut dyn FnMut(&Path, &str)) -> (Vec<Report>, bool) {
+fn reports(options: &Options, say: &mut dyn FnMut(&Path, &str)) -> (Vec<(Whole, Vec<Report>)>, bool) {
     let setup = setup(options);
     let (mut reports, mut unreadable) = (Vec::new(), false);
     for path in &setup.configs {
         match look(&RealDisk, &setup, path, clock::now()) {
-            Ok(found) => reports.extend(found),
+            Ok(found) => reports.push((whole(&setup, path), found)),
             Err(why) => {
                 say(path, &why);
                 unreadable = true;
@@ -126,9 +165,68 @@ fn reports(options: &Options, say: &mut dyn FnMut(&Path, &str)) -> (Vec<Report>,
     (reports, unreadable)
 }
 
-fn exit_status(reports: &[Report], unreadable: bool) -> u8 {
-    let worst = reports.iter().map(|report| report.state).max().unwrap_or(State::Healthy);
+fn exit_status(reports: &[(Whole, Vec<Report>)], unreadable: bool) -> u8 {
+    let states = reports.iter().flat_map(|(_, all)| all.iter().map(|report| report.state));
+    let worst = states.max().unwrap_or(State::Healthy);
     worst.exit_status().max(u8::from(unreadable) * State::NeedsPerson.exit_status())
+}
+
+/// This machine, and the ways to reach a person.
+fn real(options: &Options) -> io::Result<Real> {
+    let announcer = Announcer::new(setup(options), https(options), ways(options)?, !options.no_kometa_webhooks);
+    Ok(Real::new(https(options))?.announcing(announcer))
+}
+
+/// The ways that the options name.
+fn ways(options: &Options) -> io::Result<Vec<Way>> {
+    let channels = options.channels().map_err(io::Error::other)?;
+    let program = options.on_event.as_deref().map(absolute).map(Way::Program);
+    Ok(channels.into_iter().map(Way::Channel).chain(program).collect())
+}
+
+/// Tries every way to reach a person, once each.
+fn try_all(options: &Options) -> io::Result<u8> {
+    let setup = setup(options);
+    let mut out = io::stdout().lock();
+    let mut all = Vec::new();
+    for path in &setup.configs {
+        let given = ways(options)?;
+        if !given.is_empty() {
+            all.extend(given.into_iter().map(|way| (way, path)));
+            break;
+        }
+        if options.no_kometa_webhooks {
+            continue;
+        }
+        let Some((channels, problems)) = announce::announcer::kometa_channels(&setup, path) else {
+            writeln!(out, "{}: it cannot be read, so Kometa's webhooks are not known", path.display())?;
+            continue;
+        };
+        for problem in problems {
+            writeln!(out, "{}: {problem}", path.display())?;
+        }
+        all.extend(channels.into_iter().map(|channel| (Way::Channel(channel), path)));
+    }
+    if all.is_empty() {
+        writeln!(
+            out,
+            "there is nobody to tell: give --notify or --on-event, or fill in `webhooks: error` of Kometa's config"
+        )?;
+        return Ok(1);
+    }
+    let https = https(options);
+    let mut worst = 0;
+    for (way, path) in all {
+        let notice = Notice::test(clock::now(), &path.display().to_string());
+        match block_on(async { Ok(way.deliver(&https, &notice).await) })? {
+            Ok(()) => writeln!(out, "{way}: delivered")?,
+            Err(failed) => {
+                writeln!(out, "{way}: failed: {}", failed.why)?;
+                worst = 1;
+            }
+        }
+    }
+    Ok(worst)
 }
 
 fn https(options: &Options) -> Https {

@@ -27,11 +27,13 @@ use crate::settings::{self, References, Section, Settings};
 use crate::store::Place;
 use crate::token::{Fingerprint, Secret, UnixSeconds};
 
+use alive::Alive;
 use orphan::Orphan;
 use spend::Pace;
 
 mod account;
 mod act;
+pub mod alive;
 pub mod facts;
 mod login;
 mod orphan;
@@ -62,6 +64,10 @@ pub trait World: Network {
     }
     /// Tells a person.
     fn announce(&mut self, event: Event);
+    /// Ends what is still on its way to a person, within a short moment.
+    fn farewell(&mut self) -> impl Future<Output = ()> {
+        async {}
+    }
 }
 
 /// What woke the loop.
@@ -82,6 +88,7 @@ pub enum Wake {
 }
 
 /// What the daemon is to do.
+#[derive(Clone)]
 pub struct Setup {
     /// The config files.
     pub configs: Vec<PathBuf>,
@@ -148,6 +155,7 @@ struct Watched<W: World> {
     problem: Option<String>,
     accounts: Vec<Account>,
     orphans: Vec<Orphan<HandleOf<W>>>,
+    alive: Option<Alive<HandleOf<W>>>,
 }
 
 type HandleOf<W> = <<W as World>::Disk as Disk>::Handle;
@@ -165,6 +173,8 @@ struct Account {
     overlay: Option<Box<Held>>,
     hold_until: Option<UnixSeconds>,
     misses: u32,
+    /// When its access token ends, as known at the last look.
+    expires_at: Option<UnixSeconds>,
 }
 
 /// A config as it is now.
@@ -202,6 +212,7 @@ impl<W: World> Daemon<W> {
             problem: None,
             accounts: Vec::new(),
             orphans: Vec::new(),
+            alive: None,
         };
         let configs = setup.configs.iter().map(watched).collect();
         let pace = Pace::new();
@@ -212,6 +223,9 @@ impl<W: World> Daemon<W> {
     pub async fn run(&mut self) {
         if self.setup.references.is_on("read-only-config") {
             self.world.announce(Event::new(Kind::ReadOnlyKometa, "KOMETA_READ_ONLY_CONFIG"));
+        }
+        for config in 0..self.configs.len() {
+            self.show_alive(config).await;
         }
         for config in 0..self.configs.len() {
             self.watch(config);
@@ -245,6 +259,7 @@ impl<W: World> Daemon<W> {
         }
         self.last_chance().await;
         self.world.announce(Event::new(Kind::Stopping, "kometa-authd"));
+        self.world.farewell().await;
     }
 
     /// A pair that only memory has gets one more chance before memory ends; whether there was any. So does
@@ -280,6 +295,7 @@ impl<W: World> Daemon<W> {
                 () = self.world.pause(LOCK_RETRY) => {}
             }
         }
+        self.world.farewell().await;
         let held =
             self.configs.iter().flat_map(|watched| &watched.accounts).filter(|account| account.hold_until.is_some());
         let states = held.map(|account| match account.said {
@@ -395,6 +411,7 @@ impl<W: World> Daemon<W> {
 
     /// Reads a config and settles each of its accounts; tells when to look again.
     async fn look(&mut self, config: usize, urgency: Urgency) -> Option<UnixSeconds> {
+        self.stay_visible(config).await;
         if self.configs[config].misses > 0 {
             // What was not there may be there now, in a folder that is not the one that was watched.
             let path = self.configs[config].path.clone();
@@ -426,8 +443,9 @@ impl<W: World> Daemon<W> {
         let watched = &mut self.configs[config];
         watched.misses = 0;
         if watched.said.take().is_some() {
-            let subject = watched.path.display().to_string();
-            self.world.announce(Event::new(Kind::Readable, subject));
+            let mut event = Event::new(Kind::Readable, watched.path.display().to_string());
+            event.config = Some(watched.path.clone());
+            self.world.announce(event);
         }
         let leads_to = (snapshot.path.clone(), snapshot.meta);
         let before = self.configs[config].seen.replace(leads_to);
@@ -479,6 +497,7 @@ impl<W: World> Daemon<W> {
                 overlay: None,
                 hold_until: None,
                 misses: 0,
+                expires_at: None,
             });
         }
         is_new
@@ -499,7 +518,8 @@ impl<W: World> Daemon<W> {
     }
 
     /// Says something about a config, once.
-    fn say(&mut self, config: usize, event: Event) {
+    fn say(&mut self, config: usize, mut event: Event) {
+        event.config = Some(self.configs[config].path.clone());
         let news = Some((event.kind, event.detail.clone()));
         if self.configs[config].said != news {
             self.configs[config].said = news;

@@ -4,6 +4,8 @@
 //! Pure. The sentence is constant, so that it can be searched for; what
 //! differs travels beside it.
 
+use std::path::PathBuf;
+
 use crate::token::UnixSeconds;
 
 /// How much it concerns a person.
@@ -258,6 +260,21 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// Its stable name for programs, such as `needs_authorization`.
+    #[must_use]
+    pub fn name(self) -> String {
+        let mut name = String::new();
+        for letter in format!("{self:?}").chars() {
+            if letter.is_ascii_uppercase() && !name.is_empty() {
+                name.push('_');
+            }
+            name.push(letter.to_ascii_lowercase());
+        }
+        name
+    }
+}
+
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -275,6 +292,8 @@ pub struct Event {
     pub next_at: Option<UnixSeconds>,
     /// How many failures in a row.
     pub attempt: Option<u32>,
+    /// The config file that it concerns, where the subject alone does not tell.
+    pub config: Option<PathBuf>,
 }
 
 impl Event {
@@ -289,6 +308,7 @@ impl Event {
             expires_at: None,
             next_at: None,
             attempt: None,
+            config: None,
         }
     }
 

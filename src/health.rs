@@ -5,10 +5,12 @@
 
 use serde_json::{Value, json};
 
+use crate::announce::policy::Problem;
 use crate::clock::local;
+use crate::daemon::alive::Running;
 use crate::decision::sign_in::ROUNDS_MAX;
 use crate::decision::{self, Decision, Waiting};
-use crate::event::Kind;
+use crate::event::{Kind, Level};
 use crate::journal::sign_in::Ended;
 use crate::journal::{Held, History};
 use crate::settings::Section;
@@ -73,6 +75,72 @@ pub struct Report {
     pub last_success_at: Option<UnixSeconds>,
     /// Failures in a row.
     pub attempts: u32,
+    /// What holds now, by its stable name.
+    pub kind: Kind,
+    /// Whether something has been due for longer than [`OVERDUE_S`].
+    pub is_overdue: bool,
+}
+
+/// A daemon that is well acts within seconds; after this long something holds it up.
+pub const OVERDUE_S: i64 = 300;
+
+/// A config as a whole: who looks after it, and what the daemon found that the files alone do not tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whole {
+    /// The config file.
+    pub config: String,
+    /// Whether a daemon looks after it.
+    pub running: Running,
+    /// Its open problems.
+    pub problems: Vec<Problem>,
+}
+
+impl Whole {
+    /// The problems of an account.
+    fn problems_of<'a>(&'a self, account: &'a str) -> impl Iterator<Item = &'a Problem> {
+        self.problems.iter().filter(move |problem| problem.subject == account)
+    }
+
+    /// For a person: one line about the daemon, and one for each problem of the whole file.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let config = &self.config;
+        let daemon = match self.running {
+            Running::Since(Some(at)) => format!("{config}: the daemon is running, since {}", local(at)),
+            Running::Since(None) => format!("{config}: the daemon is running"),
+            Running::No => format!("{config}: no daemon is running; start `kometa-authd run`"),
+            Running::Unknown => format!("{config}: whether a daemon is running cannot be seen from here"),
+        };
+        let problems = self.problems_of(config).map(|problem| {
+            format!("\n  problem       {}, since {}; {}", problem.sentence, local(problem.since), problem.todo)
+        });
+        daemon + &problems.collect::<String>()
+    }
+}
+
+/// Why a config is not well: nobody looks after it, something is overdue, or a person must act. Nothing
+/// where all is well.
+#[must_use]
+pub fn unhealthy(whole: &Whole, reports: &[Report], now: UnixSeconds) -> Option<String> {
+    let needs_person = |report: &&Report| {
+        report.state == State::NeedsPerson || (report.state == State::Degraded && report.kind.row().0 == Level::Error)
+    };
+    let is_new = matches!(whole.running, Running::Since(Some(at)) if now.since(at) <= OVERDUE_S);
+    if whole.running == Running::No {
+        return Some(format!("{}: no daemon is running", whole.config));
+    }
+    if let Some(report) = reports.iter().find(needs_person) {
+        return Some(format!("{}: {}; {}", report.account, report.sentence, report.todo));
+    }
+    if let Some(report) = reports.iter().find(|report| report.is_overdue && !is_new) {
+        return Some(format!(
+            "{}: something has been due for more than {} minutes and is not done; see the daemon's log",
+            report.account,
+            OVERDUE_S / 60
+        ));
+    }
+    let problem = whole.problems.iter().find(|problem| problem.is_told())?;
+    Some(format!("{}: {}; {}", problem.subject, problem.sentence, problem.todo))
 }
 
 /// What a wait is, in the words of the log.
@@ -144,6 +212,8 @@ pub fn report(account: String, now: UnixSeconds, section: &Section, history: &Hi
         next_at,
         last_success_at: history.last_success,
         attempts: trouble.map_or(0, |trouble| trouble.attempts),
+        kind,
+        is_overdue: false,
     }
 }
 
@@ -156,7 +226,7 @@ impl Report {
 
     /// For a person.
     #[must_use]
-    pub fn text(&self, now: UnixSeconds) -> String {
+    pub fn text(&self, whole: &Whole, now: UnixSeconds) -> String {
         let mut lines = vec![format!("{}: {}: {}", self.account, self.state.name(), self.sentence)];
         let mut row = |name: &str, value: String| lines.push(format!("  {name:<13} {value}"));
         if !self.detail.is_empty() {
@@ -187,13 +257,32 @@ impl Report {
         if !self.todo.is_empty() {
             row("what to do", self.todo.to_owned());
         }
+        for problem in whole.problems_of(&self.account).filter(|problem| problem.sentence != self.sentence) {
+            let detail = if problem.detail.is_empty() { String::new() } else { format!(" ({})", problem.detail) };
+            row("problem", format!("{}{detail}, since {}; {}", problem.sentence, local(problem.since), problem.todo));
+        }
         lines.join("\n")
     }
 
-    /// For a program: `status --json` prints an array of these.
+    /// For a program: `status --json` prints an array of these. docs/status.md describes the fields.
     #[must_use]
-    pub fn json(&self) -> Value {
+    pub fn json(&self, whole: &Whole) -> Value {
+        let since = match whole.running {
+            Running::Since(since) => since,
+            Running::No | Running::Unknown => None,
+        };
+        let problem = |problem: &Problem| {
+            json!({
+                "event": problem.event, "message": problem.sentence, "detail": problem.detail, "todo": problem.todo,
+                "since": problem.since.0,
+            })
+        };
+        // What is wrong with the file is wrong with each of its accounts.
+        let problems = chain(whole, &self.account).map(problem);
         json!({
+            "config": whole.config, "daemon": whole.running.name(), "daemon_since": since.map(|at| at.0),
+            "event": self.kind.name(), "last_error": Some(&self.detail).filter(|detail| !detail.is_empty()),
+            "overdue": self.is_overdue, "problems": problems.collect::<Vec<_>>(),
             "account": self.account, "state": self.state.name().replace(' ', "_"), "message": self.sentence,
             "detail": self.detail, "todo": self.todo, "link": self.link,
             "expires_at": self.expires_at.map(|at| at.0),
@@ -203,8 +292,12 @@ impl Report {
     }
 }
 
+fn chain<'a>(whole: &'a Whole, account: &'a str) -> impl Iterator<Item = &'a Problem> {
+    whole.problems_of(account).chain(whole.problems_of(&whole.config))
+}
+
 /// A length of time in its two largest units.
-fn span(seconds: i64) -> String {
+pub(crate) fn span(seconds: i64) -> String {
     let units = [(86_400, "d"), (3600, "h"), (60, "min"), (1, "s")];
     let first = units.iter().position(|(size, _)| seconds >= *size).unwrap_or(3);
     let (size, name) = units[first];
@@ -218,6 +311,67 @@ fn span(seconds: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn at_rest(state: State, kind: Kind) -> Report {
+        let (_, sentence, todo) = kind.row();
+        Report {
+            account: "config.yml#trakt".to_owned(),
+            state,
+            sentence,
+            link: None,
+            detail: String::new(),
+            todo,
+            expires_at: None,
+            next_at: None,
+            last_success_at: None,
+            attempts: 0,
+            kind,
+            is_overdue: false,
+        }
+    }
+
+    /// Who is unhealthy, and why: each cause by itself, and what looks like one and is none.
+    #[test]
+    fn causes() {
+        let now = UnixSeconds(1_000_000);
+        let (long, just) = (Running::Since(Some(now.plus(-OVERDUE_S - 1))), Running::Since(Some(now.plus(-1))));
+        for (running, state, kind, is_overdue, expected) in [
+            (long, State::Healthy, Kind::Scheduled, false, None),
+            (Running::No, State::Healthy, Kind::Scheduled, false, Some("no daemon is running")),
+            (Running::Unknown, State::Healthy, Kind::Scheduled, false, None),
+            (long, State::Degraded, Kind::Expired, true, Some("has been due")),
+            (Running::Unknown, State::Degraded, Kind::Expired, true, Some("has been due")),
+            (just, State::Degraded, Kind::Expired, true, None),
+            (long, State::Degraded, Kind::RefreshFailed, false, None),
+            (long, State::Degraded, Kind::RunningOut, false, Some("less than a quarter")),
+            (long, State::NeedsPerson, Kind::NeedsAuthorization, false, Some("a person must authorize")),
+            (long, State::NotSetUp, Kind::NotSetUp, false, None),
+        ] {
+            let whole = Whole { config: "/config.yml".to_owned(), running, problems: Vec::new() };
+            let report = Report { is_overdue, ..at_rest(state, kind) };
+            let why = unhealthy(&whole, &[report], now);
+            assert_eq!(why.is_some(), expected.is_some(), "{kind:?}: {why:?}");
+            assert!(why.is_none_or(|why| why.contains(expected.unwrap_or_default())), "{kind:?}");
+        }
+    }
+
+    /// A problem that a person was told of is one, although the files look well; one that may pass is none yet.
+    #[test]
+    fn problems_of_the_daemon() {
+        use crate::announce::policy::Told;
+        use crate::event::Event;
+        let now = UnixSeconds(1_000_000);
+        let mut told = Told::default();
+        told.take(now, &Event::new(Kind::StateUnusable, "config.yml#trakt"));
+        let why = |told: &Told| {
+            let running = Running::Since(Some(now));
+            let whole = Whole { config: "/config.yml".to_owned(), running, problems: told.problems().to_vec() };
+            unhealthy(&whole, &[at_rest(State::Healthy, Kind::Scheduled)], now)
+        };
+        assert_eq!(why(&told), None);
+        told.due(now.plus(3600));
+        assert!(why(&told).is_some_and(|why| why.contains("state folder")));
+    }
 
     /// Two units are enough for a person.
     #[test]

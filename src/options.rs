@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::announce::channel::Channel;
 use crate::announce::log::LogFormat;
 use crate::kometa::{DEFAULT_TIMES, Times};
 use crate::provider::{Login, MAL, PROVIDERS, Provider, TRAKT, named};
@@ -50,6 +51,17 @@ pub enum Command {
         /// Print JSON
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        #[expect(missing_docs, reason = "the options have their own")]
+        options: Options,
+    },
+    /// Say in one exit status whether all is well: for Docker's HEALTHCHECK and for monitoring
+    Healthcheck(Options),
+    /// Try every way to reach a person
+    Notify {
+        /// Send a test message by each, and print how it went
+        #[arg(long, required = true)]
+        test: bool,
         #[command(flatten)]
         #[expect(missing_docs, reason = "the options have their own")]
         options: Options,
@@ -152,6 +164,30 @@ pub struct Options {
     #[arg(long, value_name = "FILE", env = "KOMETA_AUTHD_CA_FILE", hide_env_values = true)]
     pub ca_file: Option<PathBuf>,
 
+    /// Where to tell a person what they must do: the address of a Discord or Slack webhook, `ntfy://HOST/TOPIC`,
+    /// `gotify://HOST/TOKEN`, `apprise://HOST/notify/KEY` (ntfys, gotifys and apprises for https), or any
+    /// other for JSON. May be given several times; other users see it in the process list, so rather set the
+    /// variable, with spaces between. Without it: `webhooks: error` of Kometa's config
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "KOMETA_AUTHD_NOTIFY",
+        hide_env_values = true,
+        value_delimiter = ' ',
+        value_parser = |text: &str| Ok::<_, std::convert::Infallible>(Address(Secret::new(text)))
+    )]
+    pub notify: Vec<Address>,
+
+    /// A program to run for each message, with `KOMETA_AUTHD_EVENT`, `_ACCOUNT`, `_LEVEL`, `_MESSAGE`,
+    /// `_DETAIL`, `_TODO`, `_EXPIRES_AT` in its environment and JSON on its standard input; no shell, no arguments,
+    /// 30 seconds
+    #[arg(long, value_name = "PROGRAM", env = "KOMETA_AUTHD_ON_EVENT", hide_env_values = true)]
+    pub on_event: Option<PathBuf>,
+
+    /// Leave Kometa's own `webhooks: error` alone
+    #[arg(long, env = "KOMETA_AUTHD_NO_KOMETA_WEBHOOKS", hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new())]
+    pub no_kometa_webhooks: bool,
+
     /// Form of the log: journald's or text by itself, text, or JSON
     #[arg(
         long,
@@ -188,12 +224,33 @@ pub fn pasted(provider: &Provider, pin: Option<String>, url: Option<String>) -> 
     }
 }
 
+/// An address that messages go to. It is a secret, so that no error shows it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Address(pub Secret);
+
+impl std::fmt::Debug for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("…")
+    }
+}
+
 impl Options {
     /// Where Trakt's data API is; a pretend Trakt's tokens are not shown to the real one.
     #[must_use]
     pub fn api_url(&self) -> Option<String> {
         let real = || (self.trakt_auth_url == TRAKT.auth_url).then(|| "https://api.trakt.tv".to_owned());
         self.trakt_api_url.clone().or_else(real)
+    }
+
+    /// The channels of the addresses.
+    ///
+    /// # Errors
+    /// One of them is none; the sentence says which and why, and has nothing of it.
+    pub fn channels(&self) -> Result<Vec<Channel>, String> {
+        let addresses = self.notify.iter().map(|address| address.0.expose().trim()).filter(|text| !text.is_empty());
+        let channel =
+            |(index, text)| Channel::parse(text).map_err(|why| format!("--notify, address {}: {why}", index + 1));
+        addresses.enumerate().map(channel).collect()
     }
 
     /// Fills in what comes from variables with other programs' names.

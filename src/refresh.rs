@@ -140,12 +140,17 @@ impl Https {
 
     /// A client for one request: built in microseconds, and gone with its memory afterwards.
     fn client(&self, url: &str) -> Result<reqwest::Client, String> {
-        let loopback = is_loopback(url);
+        self.client_for(url, is_loopback(url))
+    }
+
+    /// The same for an address that is known to be near, or not: what is near may be spoken to without TLS,
+    /// and never through a proxy.
+    pub(crate) fn client_for(&self, url: &str, is_near: bool) -> Result<reqwest::Client, String> {
         let is_plain = url.starts_with("http://");
         let roots = if is_plain { RootCertStore::empty() } else { find_roots(self.ca_file.as_ref())? };
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(client_config(roots)?)
-            .https_only(!loopback)
+            .https_only(!is_near)
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .referer(false)
@@ -153,7 +158,7 @@ impl Https {
             .user_agent(USER_AGENT)
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(TOTAL_TIMEOUT);
-        if loopback {
+        if is_near {
             builder = builder.no_proxy();
         }
         builder.build().map_err(|error| cause(&error))
@@ -232,7 +237,7 @@ fn retry_after_s(text: &str) -> Option<i64> {
 }
 
 /// The innermost cause of an error, which is what a person can act on; never an address with a query.
-fn cause(error: &reqwest::Error) -> String {
+pub(crate) fn cause(error: &reqwest::Error) -> String {
     let mut deepest: Option<&dyn std::error::Error> = None;
     while let Some(source) = deepest.map_or_else(|| std::error::Error::source(error), std::error::Error::source) {
         deepest = Some(source);

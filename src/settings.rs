@@ -134,7 +134,7 @@ impl References {
     }
 
     /// Replaces every reference in a text; an error names the first that is not known.
-    fn resolve(&self, text: &str) -> Result<String, String> {
+    pub(crate) fn resolve(&self, text: &str) -> Result<String, String> {
         let (mut resolved, mut rest) = (String::new(), text);
         while let Some((before, name, after)) = reference(rest) {
             resolved += before;

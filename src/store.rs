@@ -66,6 +66,12 @@ impl Place {
     }
 }
 
+/// Where a config's own things are in the state folder: `which` is `told` or `alive`.
+#[must_use]
+pub fn config_file(config: &Path, state: Option<&Path>, which: &str) -> PathBuf {
+    Place::new(config, state, which).journal.with_extension("")
+}
+
 /// Why something was not done. Nothing is lost by it: what was not sent is not spent, and what was
 /// not written is in the journal.
 #[derive(Debug, thiserror::Error)]

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use crate::announce::announcer::Announcer;
 use crate::announce::{self, systemd};
 use crate::clock::{self, Rang, Timer};
 use crate::daemon::{Wake, World};
@@ -22,6 +23,7 @@ pub struct Real {
     signals: Signals,
     watchdog: Option<tokio::time::Interval>,
     is_ready: bool,
+    announcer: Option<Announcer>,
 }
 
 impl Real {
@@ -39,7 +41,15 @@ impl Real {
             signals: Signals::new()?,
             watchdog,
             is_ready: false,
+            announcer: None,
         })
+    }
+
+    /// The same, and people are told.
+    #[must_use]
+    pub fn announcing(mut self, announcer: Announcer) -> Self {
+        self.announcer = Some(announcer);
+        self
     }
 }
 
@@ -98,6 +108,8 @@ impl World for Real {
             systemd::ready();
         }
         loop {
+            let tell_at = self.announcer.as_ref().and_then(Announcer::next_at);
+            let look_at = [until, tell_at].into_iter().flatten().min();
             let watchdog = async {
                 match &mut self.watchdog {
                     Some(ticks) => ticks.tick().await,
@@ -114,8 +126,16 @@ impl World for Real {
                     return Wake::Reload;
                 }
                 changed = self.watch.changed() => return changed,
-                rang = self.timer.wait(until) => {
-                    return if rang == Rang::ClockSet { Wake::ClockSet } else { Wake::Deadline };
+                rang = self.timer.wait(look_at) => {
+                    if let Some(announcer) = &mut self.announcer {
+                        announcer.tick();
+                    }
+                    if rang == Rang::ClockSet {
+                        return Wake::ClockSet;
+                    }
+                    if until.is_some_and(|until| until <= clock::now()) {
+                        return Wake::Deadline;
+                    }
                 }
                 _ = watchdog => systemd::alive(),
             }
@@ -131,5 +151,14 @@ impl World for Real {
             systemd::stopping();
         }
         announce::to_log(&event);
+        if let Some(announcer) = &mut self.announcer {
+            announcer.take(&event);
+        }
+    }
+
+    async fn farewell(&mut self) {
+        if let Some(announcer) = &mut self.announcer {
+            announcer.finish().await;
+        }
     }
 }

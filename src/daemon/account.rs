@@ -43,6 +43,14 @@ impl<W: World> Daemon<W> {
             }
             account.said = news;
         }
+        self.announce(config, provider, event);
+    }
+
+    /// Announces what concerns an account, with the place and what is known of its token.
+    pub(super) fn announce(&mut self, config: usize, provider: &'static Provider, mut event: Event) {
+        let expires_at = self.account(config, provider).and_then(|account| account.expires_at);
+        event.expires_at = event.expires_at.or(expires_at);
+        event.config = Some(self.configs[config].path.clone());
         self.world.announce(event);
     }
 
@@ -108,6 +116,7 @@ impl<W: World> Daemon<W> {
             Ok(history) => history,
             Err(why) => return self.hold(config, provider, Kind::StateUnusable, &why),
         };
+        self.account(config, provider)?.expires_at = history.current.as_ref().and_then(decision::expires_at);
         let disk = self.world.disk();
         let leftovers =
             !self.configs[config].recovered && (disk.meta(&place.temp).is_ok() || disk.meta(&place.redo).is_ok());
@@ -253,6 +262,7 @@ impl<W: World> Daemon<W> {
             _ => format!("{name}: {reason}"),
         };
         let account = self.account(config, provider)?;
+        account.expires_at = expires_at;
         account.status = status;
         (account.misses, account.hold_until) = (0, None);
         if let Some(whose) = account.whose.take() {
@@ -263,10 +273,10 @@ impl<W: World> Daemon<W> {
             Some(news) if reason == Waiting::Valid => {
                 account.said = Some(key(&event));
                 event.kind = news;
-                self.world.announce(event);
+                self.announce(config, provider, event);
             }
             Some(news) => {
-                self.world.announce(Event::new(news, name));
+                self.announce(config, provider, Event::new(news, name));
                 self.tell(config, provider, event);
             }
             None => self.tell(config, provider, event),

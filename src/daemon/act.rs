@@ -59,7 +59,7 @@ impl<W: World> Daemon<W> {
                     account.overlay = None;
                 }
                 let event = Event::new(Kind::SignedOut, self.name(config, provider));
-                self.world.announce(event);
+                self.announce(config, provider, event);
                 Next::Again
             }
             Err(why) => Next::At(self.hold(config, provider, Kind::StateUnusable, &why)),

@@ -29,7 +29,7 @@ pub fn look<D: Disk>(disk: &D, setup: &Setup, path: &Path, now: UnixSeconds) -> 
         let place = Place::new(&snapshot.path, setup.state.as_deref(), section.provider.name);
         let mut history = Journal::peek(disk, &place.journal)
             .map_err(|error| Refused::Journal { path: place.journal.clone(), error }.to_string())?;
-        let facts = |history: &History| {
+        let facts = |history: &History, now: UnixSeconds| {
             let seen = seen(section, history);
             let kometa = kometa(disk, setup, &place, now);
             let facts = Facts { now, seen, history, kometa, urgency: Urgency::Usual };
@@ -41,10 +41,15 @@ pub fn look<D: Disk>(disk: &D, setup: &Setup, path: &Path, now: UnixSeconds) -> 
                 other => other,
             }
         };
-        let mut decision = facts(&history);
+        let mut decision = facts(&history, now);
+        // What would have been done that long ago already, with the same file.
+        let then = now.plus(-health::OVERDUE_S);
+        let is_overdue = !matches!(decision, Decision::Wait { .. })
+            && !matches!(facts(&history, then), Decision::Wait { .. })
+            && snapshot.meta.modified_at <= then;
         if let (Decision::Adopt, Some(held)) = (decision, section.adopted(now, 0)) {
             history.apply(&Record::Held(held));
-            decision = facts(&history);
+            decision = facts(&history, now);
         }
         let mut report = health::report(account_name(path, section.provider), now, section, &history, decision);
         if let Decision::Wait { reason, .. } = decision {
@@ -54,6 +59,7 @@ pub fn look<D: Disk>(disk: &D, setup: &Setup, path: &Path, now: UnixSeconds) -> 
                 (report.detail, report.link) = (detail, Some(link));
             }
         }
+        report.is_overdue = is_overdue;
         Ok(report)
     };
     settings.sections.iter().map(report).collect()

@@ -132,7 +132,7 @@ impl<W: World> Daemon<W> {
             }
             Reply::Invalid if old.is_none() => {
                 let event = Event::new(Kind::CodeRejected, self.name(config, provider));
-                self.world.announce(event);
+                self.announce(config, provider, event);
                 Record::Used(spends)
             }
             Reply::Invalid => Record::Dead(Dead { token: spends, at: now, lost: unknown_before }),
@@ -279,7 +279,7 @@ impl<W: World> Daemon<W> {
             (Err(why), Ok(_)) => {
                 let mut event = Event::new(kind, self.name(config, provider));
                 event.expires_at = expires_at;
-                self.world.announce(event);
+                self.announce(config, provider, event);
                 Next::At(self.hold(config, provider, Kind::StateUnusable, &why))
             }
             (Err(_), Err(why)) => {

@@ -18,6 +18,8 @@ use notify::EventKindMask;
 use rustix::process::Signal;
 use serde_json::Value;
 
+pub mod receiver;
+
 /// Nothing that is waited for takes longer, even on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// The `client_id` of every test's config.

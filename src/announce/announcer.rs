@@ -1,0 +1,193 @@
+//! Events in, messages out: asks the policy, remembers in the state folder what
+//! was told, and hands each message to every channel.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tracing::{debug, info};
+
+use super::channel::Channel;
+use super::kometa;
+use super::notice::Notice;
+use super::policy::Told;
+use super::send::{Outbox, Way};
+use crate::clock;
+use crate::daemon::{Setup, facts};
+use crate::disk::{Disk, Open, RealDisk};
+use crate::event::Event;
+use crate::file;
+use crate::refresh::Https;
+use crate::store;
+use crate::token::UnixSeconds;
+use crate::yaml::Problem;
+
+/// More problems than this are not there.
+const TOLD_MAX_BYTES: u64 = 256 * 1024;
+
+/// Tells people.
+pub struct Announcer {
+    setup: Setup,
+    outbox: Outbox,
+    /// The ways that the options name.
+    given: Vec<Way>,
+    kometa: bool,
+    configs: Vec<Config>,
+}
+
+struct Config {
+    path: PathBuf,
+    told: Told,
+    /// The channels that Kometa had at the last look at a file that could be read.
+    kometa: Vec<Channel>,
+}
+
+impl Announcer {
+    /// Where `given` is empty, Kometa's own webhooks are used, if they may be.
+    #[must_use]
+    pub fn new(setup: Setup, https: Https, given: Vec<Way>, may_use_kometa: bool) -> Self {
+        let kometa = given.is_empty() && may_use_kometa;
+        for path in setup.configs.iter().filter_map(|path| told_path(&setup, path).ok()) {
+            // What a process that was killed has left.
+            let _ = RealDisk.remove(&new_beside(&path));
+        }
+        let config = |path: &PathBuf| Config {
+            path: path.clone(),
+            told: load(&setup, path),
+            kometa: if kometa {
+                kometa_channels(&setup, path).map(|found| found.0).unwrap_or_default()
+            } else {
+                Vec::new()
+            },
+        };
+        let configs = setup.configs.iter().map(config).collect();
+        Self { setup, outbox: Outbox::new(https), given, kometa, configs }
+    }
+
+    /// Takes an event in.
+    pub fn take(&mut self, event: &Event) {
+        let Some(index) = self.config_of(event) else { return };
+        let told = &mut self.configs[index].told;
+        let before = told.clone();
+        let notices = told.take(clock::now(), event);
+        let is_news = *told != before;
+        self.tell(index, notices, is_news);
+    }
+
+    /// Tells what is to be told by now because of the time alone.
+    pub fn tick(&mut self) {
+        for index in 0..self.configs.len() {
+            let notices = self.configs[index].told.due(clock::now());
+            let is_news = !notices.is_empty();
+            self.tell(index, notices, is_news);
+        }
+    }
+
+    /// When there is something to tell because of the time alone.
+    #[must_use]
+    pub fn next_at(&self) -> Option<UnixSeconds> {
+        self.configs.iter().filter_map(|config| config.told.next_at()).min()
+    }
+
+    /// Gives messages that are under way a short moment.
+    pub async fn finish(&mut self) {
+        self.outbox.finish().await;
+    }
+
+    /// The config that an event is about: the one it names, or the only one that its subject can mean.
+    fn config_of(&self, event: &Event) -> Option<usize> {
+        let file = event.subject.rsplit_once('#').map(|(file, _)| file);
+        let is_meant = |config: &Config| match &event.config {
+            Some(path) => config.path == *path,
+            None => {
+                Path::new(&event.subject) == config.path
+                    || file.is_some_and(|file| config.path.file_name().is_some_and(|name| name == file))
+            }
+        };
+        self.configs.iter().position(is_meant)
+    }
+
+    fn tell(&mut self, index: usize, notices: Vec<Notice>, is_news: bool) {
+        if is_news {
+            // What cannot be kept is told again after the next start, at worst.
+            if let Err(error) = save(&self.setup, &self.configs[index]) {
+                debug!(why = %error, "what was told cannot be kept");
+            }
+        }
+        if notices.is_empty() {
+            return;
+        }
+        let ways = self.ways(index);
+        for mut notice in notices {
+            notice.path = self.configs[index].path.display().to_string();
+            if ways.is_empty() {
+                info!(about = notice.account, "nobody is told: there is no --notify, and Kometa has no webhooks");
+            }
+            let notice = Arc::new(notice);
+            for way in &ways {
+                self.outbox.send(way.clone(), Arc::clone(&notice));
+            }
+        }
+    }
+
+    fn ways(&mut self, index: usize) -> Vec<Way> {
+        if !self.kometa {
+            return self.given.clone();
+        }
+        let config = &mut self.configs[index];
+        if let Some((channels, _)) = kometa_channels(&self.setup, &config.path) {
+            config.kometa = channels;
+        }
+        config.kometa.iter().cloned().map(Way::Channel).collect()
+    }
+}
+
+/// The channels that Kometa has for errors in a config, and what is wrong with them; none where the file
+/// cannot be read.
+#[must_use]
+pub fn kometa_channels(setup: &Setup, path: &Path) -> Option<(Vec<Channel>, Vec<Problem>)> {
+    let snapshot = file::read(&RealDisk, path).ok()?;
+    let references = facts::references(&RealDisk, setup, &snapshot);
+    Some(kometa::channels(&snapshot.text, &references))
+}
+
+/// What was told about a config.
+#[must_use]
+pub fn load(setup: &Setup, path: &Path) -> Told {
+    let text = told_path(setup, path).and_then(|path| {
+        let file = RealDisk.open(&path, Open::Read)?;
+        RealDisk.read(&file, TOLD_MAX_BYTES)
+    });
+    text.map_or_else(|_| Told::default(), |(bytes, _)| Told::from_json(&String::from_utf8_lossy(&bytes)))
+}
+
+fn told_path(setup: &Setup, path: &Path) -> io::Result<PathBuf> {
+    Ok(store::config_file(&RealDisk.resolve(path)?, setup.state.as_deref(), "told"))
+}
+
+/// A new file in the place of the old one, for us alone.
+fn save(setup: &Setup, config: &Config) -> io::Result<()> {
+    let path = told_path(setup, &config.path)?;
+    let nothing = config.told.problems().is_empty();
+    if nothing {
+        return match RealDisk.remove(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+    }
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    store::ensure_state(&RealDisk, folder).map_err(|error| io::Error::other(error.to_string()))?;
+    let new = new_beside(&path);
+    let _ = RealDisk.remove(&new);
+    let file = RealDisk.open(&new, Open::CreateNew)?;
+    let written =
+        RealDisk.write_at(&file, config.told.to_json().as_bytes(), 0).and_then(|()| RealDisk.rename(&new, &path));
+    if written.is_err() {
+        let _ = RealDisk.remove(&new);
+    }
+    written
+}
+
+fn new_beside(told: &Path) -> PathBuf {
+    told.with_extension("new")
+}
