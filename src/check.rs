@@ -45,6 +45,10 @@ pub fn check<D: Disk>(disk: &D, setup: &Setup, path: &Path, diff: bool, out: &mu
             writeln!(out, "{shown}: {sentence}; {todo}")?;
         }
     }
+    if setup.references.is_on("read-only-config") {
+        let (_, sentence, todo) = Kind::ReadOnlyKometa.row();
+        writeln!(out, "{shown}: {sentence}; {todo}")?;
+    }
     for section in &settings.sections {
         let name = section.provider.name;
         if !section.is_used() {

@@ -147,7 +147,7 @@ struct Watched<W: World> {
     /// What was wrong when it could last not be read.
     problem: Option<String>,
     accounts: Vec<Account>,
-    orphan: Option<Orphan<HandleOf<W>>>,
+    orphans: Vec<Orphan<HandleOf<W>>>,
 }
 
 type HandleOf<W> = <<W as World>::Disk as Disk>::Handle;
@@ -201,7 +201,7 @@ impl<W: World> Daemon<W> {
             said: None,
             problem: None,
             accounts: Vec::new(),
-            orphan: None,
+            orphans: Vec::new(),
         };
         let configs = setup.configs.iter().map(watched).collect();
         let pace = Pace::new();
@@ -210,6 +210,9 @@ impl<W: World> Daemon<W> {
 
     /// Watches, decides, refreshes, rewrites; until it is told to stop.
     pub async fn run(&mut self) {
+        if self.setup.references.is_on("read-only-config") {
+            self.world.announce(Event::new(Kind::ReadOnlyKometa, "KOMETA_READ_ONLY_CONFIG"));
+        }
         for config in 0..self.configs.len() {
             self.watch(config);
             self.visit(config, Urgency::Usual).await;
@@ -244,10 +247,12 @@ impl<W: World> Daemon<W> {
         self.world.announce(Event::new(Kind::Stopping, "kometa-authd"));
     }
 
-    /// A pair that only memory has gets one more chance before memory ends; whether there was any.
+    /// A pair that only memory has gets one more chance before memory ends; whether there was any. So does
+    /// an edit that somebody made in a file that is no longer the config.
     async fn last_chance(&mut self) -> bool {
         let mut any = false;
         for config in 0..self.configs.len() {
+            self.reclaim(config, true).await;
             let mut unkept = false;
             for account in &mut self.configs[config].accounts {
                 if account.overlay.as_ref().is_some_and(|held| !held.published) {
@@ -303,14 +308,14 @@ impl<W: World> Daemon<W> {
         let watched = &mut self.configs[config];
         let subject = path.display().to_string();
         match place {
-            Ok(found) if found.silent.is_some() => {
+            Ok(found) if found.silent.is_some() || found.mount_point => {
                 watched.polled = true;
-                let detail = found.silent.unwrap_or_default();
-                self.world.announce(Event::new(Kind::Polling, subject).detail(detail));
-            }
-            Ok(found) if found.mount_point => {
-                watched.polled = true;
-                self.world.announce(Event::new(Kind::SingleFileMount, subject));
+                if let Some(detail) = found.silent {
+                    self.world.announce(Event::new(Kind::Polling, &subject).detail(detail));
+                }
+                if found.mount_point {
+                    self.world.announce(Event::new(Kind::SingleFileMount, subject));
+                }
             }
             _ if !reports => {
                 watched.polled = true;
@@ -338,7 +343,7 @@ impl<W: World> Daemon<W> {
     }
 
     async fn visit(&mut self, config: usize, urgency: Urgency) {
-        self.reclaim(config).await;
+        self.reclaim(config, false).await;
         self.configs[config].due = self.look(config, urgency).await;
         self.plan(config);
     }
@@ -347,7 +352,7 @@ impl<W: World> Daemon<W> {
     async fn tick(&mut self, config: usize) {
         let now = self.world.now();
         // Where this writes the file, the watch tells of it.
-        self.reclaim(config).await;
+        self.reclaim(config, false).await;
         if self.is_quiet(config, now) {
             self.plan(config);
         } else {
@@ -363,7 +368,7 @@ impl<W: World> Daemon<W> {
         }
         let watched = &self.configs[config];
         let poll = watched.polled.then(|| now.plus(POLL_S));
-        let orphan = watched.orphan.as_ref().map(|orphan| orphan.look_at);
+        let orphan = watched.orphans.iter().map(|orphan| orphan.look_at).min();
         let at = [watched.due, poll, orphan].into_iter().flatten().min();
         // Never in the past: what was due has been looked at.
         let at = at.map(|at| at.max(now.plus(1)));
@@ -390,6 +395,11 @@ impl<W: World> Daemon<W> {
 
     /// Reads a config and settles each of its accounts; tells when to look again.
     async fn look(&mut self, config: usize, urgency: Urgency) -> Option<UnixSeconds> {
+        if self.configs[config].misses > 0 {
+            // What was not there may be there now, in a folder that is not the one that was watched.
+            let path = self.configs[config].path.clone();
+            self.world.watch(config, &path);
+        }
         let (snapshot, settings) = match self.read(config) {
             Ok(read) => read,
             Err((kind, why)) => {
@@ -404,8 +414,10 @@ impl<W: World> Daemon<W> {
                 if urgency > Urgency::Usual {
                     watched.said = None;
                 }
-                // One half-written look says nothing; the second one does, and one that a person asked for.
-                if kind != Kind::SomeoneWrites || watched.misses > 1 || urgency > Urgency::Usual {
+                // One look at half a file, or at the moment without one that some editors leave, says nothing; the
+                // second one does, and one that a person asked for.
+                let passes = kind == Kind::SomeoneWrites || why == Unreadable::Missing.to_string();
+                if !passes || watched.misses > 1 || urgency > Urgency::Usual {
                     self.say(config, Event::new(kind, subject).detail(why));
                 }
                 return Some(self.world.now().plus(wait.max(1)));
@@ -442,7 +454,10 @@ impl<W: World> Daemon<W> {
         let mut next: Option<UnixSeconds> = None;
         for section in settings.sections {
             let provider = section.provider;
-            self.remember(config, provider);
+            if self.meet(config, provider) && section.force_refresh {
+                let name = self.name(config, provider);
+                self.world.announce(Event::new(Kind::ForceRefresh, name));
+            }
             let place = Place::new(&snapshot.path, self.setup.state.as_deref(), provider.name);
             let at = self.settle(config, provider, &place, section, urgency).await;
             next = next.into_iter().chain(at).min();
@@ -451,9 +466,10 @@ impl<W: World> Daemon<W> {
         next
     }
 
-    /// Has an account to remember things of.
-    fn remember(&mut self, config: usize, provider: &'static Provider) {
-        if !self.configs[config].accounts.iter().any(|account| account.provider == provider) {
+    /// Has an account to remember things of; whether it is a new one.
+    fn meet(&mut self, config: usize, provider: &'static Provider) -> bool {
+        let is_new = !self.configs[config].accounts.iter().any(|account| account.provider == provider);
+        if is_new {
             self.configs[config].accounts.push(Account {
                 provider,
                 said: None,
@@ -465,6 +481,7 @@ impl<W: World> Daemon<W> {
                 misses: 0,
             });
         }
+        is_new
     }
 
     /// Reads and parses a config as it is now.

@@ -344,7 +344,7 @@ fn when(facts: &Facts, current: &Held) -> (UnixSeconds, Refreshing) {
         };
     }
     let Some((from, lifetime)) = life(current) else {
-        return (now, Refreshing::UnknownLife);
+        return (kometa_until(facts, current).unwrap_or(now), Refreshing::UnknownLife);
     };
     if from.since(now) > lifetime / 10 {
         // The clock was ahead when this was noted, and has been set back: nobody knows its age.
@@ -373,9 +373,11 @@ fn kometa_until(facts: &Facts, current: &Held) -> Option<UnixSeconds> {
     let now = facts.now;
     let quiet = facts.kometa.active_at.filter(|at| *at <= now.plus(RUN_QUIET_S)).map(|at| at.plus(RUN_QUIET_S));
     let window = facts.kometa.starts.iter().filter(|start| **start <= now).map(|start| start.plus(RUN_WINDOW_S)).max();
-    let (from, lifetime) = life(current)?;
-    // With so little left it would be pulled from under it anyway.
-    let last = from.plus(lifetime - (lifetime / 20).min(RUN_LEAD_S));
+    // With so little left it would be pulled from under it anyway. Where nobody knows, Kometa has perhaps
+    // just refreshed it itself.
+    let last = life(current).map_or(current.at.plus(LIFETIME_DEFAULT_S), |(from, lifetime)| {
+        from.plus(lifetime - (lifetime / 20).min(RUN_LEAD_S))
+    });
     quiet.max(window).filter(|until| *until > now).map(|until| until.min(last)).filter(|until| *until > now)
 }
 

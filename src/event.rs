@@ -61,7 +61,6 @@ kinds! {
     CodeDenied,
     CodesUnused,
     ForeignAddress,
-    LoggedOut,
     CodeRejected,
     BadClient,
     RefreshFailed,
@@ -70,6 +69,7 @@ kinds! {
     GrantWaits,
     GrantOnlyInMemory,
     EditRefused,
+    EditAside,
     SomeoneWrites,
     Unreadable,
     Readable,
@@ -127,7 +127,7 @@ impl Kind {
             ),
             Self::RunningOut => (
                 Error,
-                "refreshing keeps failing, and the token has less than a quarter of its life left",
+                "refreshing fails, and the token has expired or has less than a quarter of its life left",
                 "see the cause; it is tried again by itself",
             ),
             Self::NeedsAuthorization => (
@@ -142,8 +142,8 @@ impl Kind {
             ),
             Self::Rejected => (
                 Error,
-                "the provider rejected the refresh token (invalid_grant)",
-                "authorize again: run `kometa-authd login`, or put a new pin into the trakt section",
+                "the provider rejected the refresh token (invalid_grant): revoked, or spent by somebody who did not save the new one",
+                "authorize again: run `kometa-authd login`, or put a new pin into the trakt section; Kometa does that with --read-only-config or when its own check fails",
             ),
             Self::EnterCode => (
                 Error,
@@ -170,7 +170,6 @@ impl Kind {
                 "the address in localhost_url was not made with a link of ours, so only Kometa can use it",
                 "let Kometa start with it, or open the link that follows and paste what it ends on",
             ),
-            Self::LoggedOut => (Info, "signed out: the tokens are forgotten and the block is empty", ""),
             Self::CodeRejected => (
                 Error,
                 "the provider rejected the pin or address: used before, too old, or made with another link",
@@ -202,6 +201,11 @@ impl Kind {
                 Error,
                 "the file cannot be edited without touching more than the block",
                 "change the named place; the token is kept safe and goes in by itself",
+            ),
+            Self::EditAside => (
+                Warn,
+                "two edits of the same lines met, one is in the file and the other was kept aside",
+                "compare the two, then delete the copy: it holds tokens",
             ),
             Self::SomeoneWrites => (
                 Warn,

@@ -33,6 +33,7 @@ pub mod backoff;
 pub mod refresh;
 // store
 pub mod splice;
+pub mod merge;
 pub mod journal;
 pub mod store;
 pub mod disk;

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,13 +20,14 @@ use crate::daemon::Wake;
 /// Watches config files.
 pub struct Watch {
     watcher: Option<RecommendedWatcher>,
-    folders: BTreeSet<PathBuf>,
     shared: Arc<Shared>,
 }
 
 #[derive(Default)]
 struct Shared {
     names: Mutex<HashMap<PathBuf, Vec<usize>>>,
+    /// The folders that are watched, with device and inode: a path may lead to another one later.
+    folders: Mutex<HashMap<PathBuf, (u64, u64)>>,
     changed: Mutex<(BTreeSet<usize>, bool)>,
     pulse: Notify,
 }
@@ -43,10 +45,11 @@ impl Watch {
             move |event: notify::Result<notify::Event>| handler.take(event),
             Config::default().with_event_kinds(mask).with_follow_symlinks(false),
         );
-        Self { watcher: watcher.ok(), folders: BTreeSet::new(), shared }
+        Self { watcher: watcher.ok(), shared }
     }
 
-    /// Watches a config file: its folder, that of the file that it links to, and `.env` beside it.
+    /// Watches a config file: its folder, that of the file that it links to, and `.env` beside it. Done
+    /// again, it finds a folder that has taken the place of the one before.
     pub fn add(&mut self, config: usize, path: &Path) -> io::Result<()> {
         let path = std::path::absolute(path)?;
         let mut places = vec![path.clone()];
@@ -61,7 +64,15 @@ impl Watch {
                 }
             }
             drop(names);
-            if self.folders.insert(folder.clone()) {
+            let identity = std::fs::metadata(&folder).map(|meta| (meta.dev(), meta.ino()))?;
+            let before = lock(&self.shared.folders).insert(folder.clone(), identity);
+            if before.is_some_and(|before| before != identity)
+                && let Some(watcher) = &mut self.watcher
+            {
+                // The watch is still on the folder that was moved away, under the old path.
+                let _ = watcher.unwatch(&folder);
+            }
+            if before != Some(identity) {
                 self.start(&folder)?;
             }
             if crate::disk::Disk::place(&crate::disk::RealDisk, &place).is_ok_and(|found| found.mount_point) {
@@ -109,10 +120,16 @@ impl Shared {
                 let configs: Vec<usize> =
                     event.paths.iter().filter_map(|path| names.get(path)).flatten().copied().collect();
                 drop(names);
-                if configs.is_empty() {
+                // A folder that is itself moved or removed takes its configs along.
+                let folders = lock(&self.folders);
+                let a_folder = event.paths.iter().any(|path| folders.contains_key(path));
+                drop(folders);
+                if configs.is_empty() && !a_folder {
                     return;
                 }
-                lock(&self.changed).0.extend(configs);
+                let mut changed = lock(&self.changed);
+                changed.0.extend(configs);
+                changed.1 |= a_folder;
             }
             // Events were lost: anything may have changed.
             _ => lock(&self.changed).1 = true,

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::Command;
 
 use kometa_authd::provider::TRAKT;
+use kometa_authd::sandbox::{Options, Sandbox};
 use support::{
     CLIENT, Home, around, config_with, mal_section, posts, python_with_ruamel, refresh_token, sandbox, swapped, value,
     wait_presented,
@@ -315,4 +316,30 @@ fn section_comes_and_goes() {
     daemon.stop();
     assert_eq!(home.status(&sandbox)["account"], "config.yml#mal");
     assert_eq!(posts(&sandbox).len(), 1);
+}
+
+/// The whole folder is moved away and made anew, as a restore of a backup does it: the daemon finds the
+/// config in the new folder, and hears of its changes. A changed `client_id` shows that it was read.
+#[test]
+fn a_folder_made_anew() {
+    let sandbox = Sandbox::start(Options::default()).unwrap();
+    let outer = tempfile::tempdir().unwrap();
+    let folder = outer.path().join("config");
+    std::fs::create_dir(&folder).unwrap();
+    let config = folder.join("config.yml");
+    let text = config_with(&sandbox.issue(&TRAKT, CLIENT, 0));
+    std::fs::write(&config, &text).unwrap();
+    let url = sandbox.url();
+    let mut command = support::program();
+    command.args(["run", "--trakt-auth-url", &url, "--mal-auth-url", &url, "--config"]).arg(&config);
+    let daemon = support::Running::start(command);
+    daemon.wait_log(&["found a token in the file"]);
+    std::fs::rename(&folder, outer.path().join("old")).unwrap();
+    daemon.wait_log(&["the config file cannot be read"]);
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(&config, &text).unwrap();
+    daemon.wait_log(&["the config file can be read again"]);
+    let from = daemon.log_len();
+    std::fs::write(&config, config_with(&sandbox.issue(&TRAKT, CLIENT, 1))).unwrap();
+    daemon.wait_log_from(from, &["found a token in the file"]);
 }

@@ -310,9 +310,13 @@ pub(super) fn quiet_time<H>(
     settled: &mut Option<Fingerprint>,
 ) -> Option<Duration> {
     let pause = match decision {
-        Decision::Wait { .. } | Decision::Adopt | Decision::Poll | Decision::MakeLink => return None,
+        Decision::Wait { .. } | Decision::Poll | Decision::MakeLink => return None,
         Decision::SignOut => SIGN_OUT_QUIET,
-        Decision::Publish(_) | Decision::Exchange | Decision::Refresh(_) | Decision::AskForCode { .. } => QUIET,
+        Decision::Adopt
+        | Decision::Publish(_)
+        | Decision::Exchange
+        | Decision::Refresh(_)
+        | Decision::AskForCode { .. } => QUIET,
     };
     let is_fresh = (-1..=1).contains(&now.since(snapshot.meta.modified_at));
     let waited = settled.replace(snapshot.fingerprint) == Some(snapshot.fingerprint);

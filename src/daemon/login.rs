@@ -103,7 +103,16 @@ impl<W: World> Daemon<W> {
         let journal = &mut reservation.journal;
         let step = match answer {
             Polled::Grant(grant) => {
-                return self.authorized(config, place, (provider, &credentials), reservation, grant, None).await;
+                return self
+                    .authorized(
+                        config,
+                        place,
+                        (provider, look.snapshot.fingerprint, &credentials),
+                        reservation,
+                        grant,
+                        None,
+                    )
+                    .await;
             }
             // The record from before the poll says when the next one is.
             Polled::Pending => return Next::Again,
@@ -176,7 +185,7 @@ impl<W: World> Daemon<W> {
         &mut self,
         config: usize,
         place: &Place,
-        (provider, credentials): (&'static Provider, &Credentials),
+        (provider, seen, credentials): (&'static Provider, Fingerprint, &Credentials),
         reservation: Reservation<HandleOf<W>>,
         grant: Grant,
         used: Option<Fingerprint>,
@@ -195,7 +204,7 @@ impl<W: World> Daemon<W> {
             draw: self.draw(),
             published: false,
         };
-        let next = self.commit(config, place, provider, reservation, held, used);
+        let next = self.commit(config, place, (provider, seen), reservation, held, used);
         if let (Next::Again, Some(question)) = (&next, question) {
             let outcome = tokio::select! {
                 biased;

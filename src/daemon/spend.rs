@@ -111,7 +111,14 @@ impl<W: World> Daemon<W> {
         let record = match reply {
             Reply::Grant(grant) if old.is_none() => {
                 return self
-                    .authorized(config, place, (provider, &credentials), reservation, grant, Some(spends))
+                    .authorized(
+                        config,
+                        place,
+                        (provider, look.snapshot.fingerprint, &credentials),
+                        reservation,
+                        grant,
+                        Some(spends),
+                    )
                     .await;
             }
             Reply::Grant(mut grant) => {
@@ -124,7 +131,7 @@ impl<W: World> Daemon<W> {
                     draw: self.draw(),
                     published: false,
                 };
-                return self.commit(config, place, provider, reservation, held, None);
+                return self.commit(config, place, (provider, look.snapshot.fingerprint), reservation, held, None);
             }
             Reply::Later { what, retry_after_s, settled } => {
                 let settled = settled && !unknown_before;
@@ -242,11 +249,12 @@ impl<W: World> Daemon<W> {
         &mut self,
         config: usize,
         place: &Place,
-        provider: &'static Provider,
+        seen: (&'static Provider, Fingerprint),
         mut reservation: Reservation<HandleOf<W>>,
         held: Held,
         used: Option<Fingerprint>,
     ) -> Next {
+        let provider = seen.0;
         let kept = store::keep(self.world.disk(), place, &mut reservation, &held);
         let journal = &mut reservation.journal;
         let expires_at = decision::expires_at(&held);
@@ -264,7 +272,7 @@ impl<W: World> Daemon<W> {
             journal.history.apply(&Record::Used(used));
         }
         let history = journal.history.clone();
-        let written = self.write(config, place, provider, &history, Some(journal));
+        let written = self.write(config, place, seen, &history, Some(journal));
         match (kept, written) {
             (Ok(()), Ok(written)) => {
                 if let Some(account) = self.account(config, provider).filter(|_| written) {
@@ -272,6 +280,8 @@ impl<W: World> Daemon<W> {
                 }
                 Next::Again
             }
+            // In the journal it is safe: whoever writes the file may finish first.
+            (Ok(()), Err(Refused::Changed)) => Next::Again,
             (Ok(()), Err(why)) => Next::At(self.hold(config, provider, Kind::GrantWaits, &why)),
             (Err(why), Ok(_)) => {
                 let mut event = Event::new(kind, self.name(config, provider));

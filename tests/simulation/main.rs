@@ -6,6 +6,8 @@
 //! what happened last. `SIMULATION_SEEDS=N` runs more of them, and
 //! `SIMULATION_SEED=S` one alone.
 
+#![cfg(feature = "sandbox")]
+
 mod disk;
 mod world;
 
