@@ -454,7 +454,7 @@ impl<W: World> Daemon<W> {
         let mut next: Option<UnixSeconds> = None;
         for section in settings.sections {
             let provider = section.provider;
-            if self.meet(config, provider) && section.force_refresh {
+            if self.account_for(config, provider) && section.force_refresh {
                 let name = self.name(config, provider);
                 self.world.announce(Event::new(Kind::ForceRefresh, name));
             }
@@ -466,8 +466,8 @@ impl<W: World> Daemon<W> {
         next
     }
 
-    /// Has an account to remember things of; whether it is a new one.
-    fn meet(&mut self, config: usize, provider: &'static Provider) -> bool {
+    /// Makes sure of an account to remember things of; true where it is new.
+    fn account_for(&mut self, config: usize, provider: &'static Provider) -> bool {
         let is_new = !self.configs[config].accounts.iter().any(|account| account.provider == provider);
         if is_new {
             self.configs[config].accounts.push(Account {

@@ -61,6 +61,7 @@ kinds! {
     CodeDenied,
     CodesUnused,
     ForeignAddress,
+    LoggedOut,
     CodeRejected,
     BadClient,
     RefreshFailed,
@@ -143,7 +144,7 @@ impl Kind {
             Self::Rejected => (
                 Error,
                 "the provider rejected the refresh token (invalid_grant): revoked, or spent by somebody who did not save the new one",
-                "authorize again: run `kometa-authd login`, or put a new pin into the trakt section; Kometa does that with --read-only-config or when its own check fails",
+                "authorize again: run `kometa-authd login`, or put a new pin into the trakt section; a Kometa with --read-only-config loses tokens like this",
             ),
             Self::EnterCode => (
                 Error,
@@ -170,6 +171,7 @@ impl Kind {
                 "the address in localhost_url was not made with a link of ours, so only Kometa can use it",
                 "let Kometa start with it, or open the link that follows and paste what it ends on",
             ),
+            Self::LoggedOut => (Info, "signed out: the tokens are forgotten and the block is empty", ""),
             Self::CodeRejected => (
                 Error,
                 "the provider rejected the pin or address: used before, too old, or made with another link",

@@ -103,16 +103,8 @@ impl<W: World> Daemon<W> {
         let journal = &mut reservation.journal;
         let step = match answer {
             Polled::Grant(grant) => {
-                return self
-                    .authorized(
-                        config,
-                        place,
-                        (provider, look.snapshot.fingerprint, &credentials),
-                        reservation,
-                        grant,
-                        None,
-                    )
-                    .await;
+                let seen = (provider, look.snapshot.fingerprint);
+                return self.authorized(config, place, (seen, &credentials), reservation, grant, None).await;
             }
             // The record from before the poll says when the next one is.
             Polled::Pending => return Next::Again,
@@ -185,11 +177,12 @@ impl<W: World> Daemon<W> {
         &mut self,
         config: usize,
         place: &Place,
-        (provider, seen, credentials): (&'static Provider, Fingerprint, &Credentials),
+        (seen, credentials): ((&'static Provider, Fingerprint), &Credentials),
         reservation: Reservation<HandleOf<W>>,
         grant: Grant,
         used: Option<Fingerprint>,
     ) -> Next {
+        let provider = seen.0;
         let url = self.setup.api_url.clone().filter(|_| matches!(provider.login, Login::Device { .. }));
         let question = url.map(|url| Question {
             url: format!("{url}/users/settings"),
@@ -204,7 +197,7 @@ impl<W: World> Daemon<W> {
             draw: self.draw(),
             published: false,
         };
-        let next = self.commit(config, place, (provider, seen), reservation, held, used);
+        let next = self.commit(config, place, seen, reservation, held, used);
         if let (Next::Again, Some(question)) = (&next, question) {
             let outcome = tokio::select! {
                 biased;

@@ -381,7 +381,7 @@ impl Daemon<Terminal> {
     /// Takes the lock, and puts right what comes before any step: somebody's pair, an emptied block, a
     /// grant that is not in the file yet.
     async fn locked(&mut self, config: usize, provider: &'static Provider) -> Result<Locked, u8> {
-        self.meet(config, provider);
+        self.account_for(config, provider);
         let path = self.configs[config].path.clone();
         let unusable = |daemon: &mut Self, why: String| {
             daemon.world.say(&format!("{}: {why}; nothing was sent", path.display()));

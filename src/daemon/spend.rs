@@ -110,16 +110,8 @@ impl<W: World> Daemon<W> {
         let journal = &mut reservation.journal;
         let record = match reply {
             Reply::Grant(grant) if old.is_none() => {
-                return self
-                    .authorized(
-                        config,
-                        place,
-                        (provider, look.snapshot.fingerprint, &credentials),
-                        reservation,
-                        grant,
-                        Some(spends),
-                    )
-                    .await;
+                let seen = (provider, look.snapshot.fingerprint);
+                return self.authorized(config, place, (seen, &credentials), reservation, grant, Some(spends)).await;
             }
             Reply::Grant(mut grant) => {
                 grant.refresh_token = grant.refresh_token.or_else(|| old.clone());
@@ -131,7 +123,8 @@ impl<W: World> Daemon<W> {
                     draw: self.draw(),
                     published: false,
                 };
-                return self.commit(config, place, (provider, look.snapshot.fingerprint), reservation, held, None);
+                let seen = (provider, look.snapshot.fingerprint);
+                return self.commit(config, place, seen, reservation, held, None);
             }
             Reply::Later { what, retry_after_s, settled } => {
                 let settled = settled && !unknown_before;
