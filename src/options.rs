@@ -77,8 +77,8 @@ pub enum Command {
     },
     /// Authorize at this terminal: with a code to enter on a page, a link to open, or what was pasted
     Login {
-        /// Whose account
-        #[arg(value_name = "trakt|mal", value_parser = provider)]
+        /// Whose: trakt or mal
+        #[arg(value_name = "ACCOUNT", value_parser = provider)]
         provider: &'static Provider,
         /// A PIN that Trakt's page showed
         #[arg(long, value_name = "PIN", conflicts_with = "url")]
@@ -92,8 +92,8 @@ pub enum Command {
     },
     /// Revoke the tokens at the provider, empty the block, and leave it empty
     Logout {
-        /// Whose account
-        #[arg(value_name = "trakt|mal", value_parser = provider)]
+        /// Whose: trakt or mal
+        #[arg(value_name = "ACCOUNT", value_parser = provider)]
         provider: &'static Provider,
         /// Do not ask
         #[arg(long)]
@@ -141,10 +141,10 @@ pub struct Options {
     #[arg(long, value_name = "URL", env = "KOMETA_AUTHD_TRAKT_API_URL", hide_env_values = true, value_parser = origin)]
     pub trakt_api_url: Option<String>,
 
-    /// Whether Trakt is asked for a code to enter where a person must authorize
+    /// Whether Trakt is asked for a code to enter where a person must authorize: on or off
     #[arg(
         long,
-        value_name = "on|off",
+        value_name = "SWITCH",
         env = "KOMETA_AUTHD_DEVICE_LOGIN",
         hide_env_values = true,
         default_value = "on"

@@ -199,7 +199,7 @@ impl Daemon<Terminal> {
     /// Exchanges what a person typed or pasted.
     async fn exchange_given(&mut self, session: &Session, given: Secret) -> Result<u8, u8> {
         let (config, provider) = (session.config, session.provider);
-        let (place, mut look, _lock) = self.locked(config, provider).await?;
+        let (place, mut look, flock) = self.locked(config, provider).await?;
         if matches!(provider.login, Login::PastedUrl { .. }) && look.history.sign_in.verifier.is_none() {
             self.world.say("there is no link yet that this could come from; run `kometa-authd login mal` for one");
             return Err(PERSON);
@@ -211,7 +211,9 @@ impl Daemon<Terminal> {
         }
         look.section.once = Some(given);
         self.spend(config, &place, look, None).await;
-        let history = self.known(session, &place)?;
+        drop(flock);
+        // Where the file changed meanwhile, this puts the pair into it as it is now.
+        let history = self.locked(config, provider).await?.1.history;
         if is_authorized(session, &history) {
             return Ok(self.done(session, &history));
         }
@@ -295,9 +297,14 @@ impl Daemon<Terminal> {
         let noted = store::open_journal(disk, &place).and_then(|mut journal| {
             let added = journal.add(disk, &Record::LoggedOut(self.world.now()));
             added.map_err(|error| Refused::Journal { path: place.journal.clone(), error })?;
-            let emptied = file::read(disk, &place.config)
-                .map_err(Refused::from)
-                .and_then(|now| store::replace(disk, &place, now.fingerprint, &mut Vec::new(), &mut |_| {}, &empty));
+            let mut emptied = Err(Refused::Changed);
+            for _ in 0..STEPS_MAX {
+                // Somebody may write just now; what counts is the file as it is then.
+                if matches!(emptied, Err(Refused::Changed)) {
+                    let seen = file::read(disk, &place.config)?.fingerprint;
+                    emptied = store::replace(disk, &place, seen, &mut Vec::new(), &mut |_| {}, &empty);
+                }
+            }
             // The tokens are to be gone from the disk, even where the file cannot be written.
             let gone = journal.compact(disk, &place.journal);
             gone.map_err(|error| Refused::Journal { path: place.journal.clone(), error })?;
