@@ -16,7 +16,7 @@ use crate::token::{Fingerprint, Secret, UnixSeconds};
 /// How often such a file is looked at: a second apart at first, then twice as long each time.
 const LOOKS: u32 = 5;
 /// How many are remembered. Each rotation leaves one, and half a minute later it is let go.
-const ORPHANS_MAX: usize = 16;
+const ORPHANS_MAX: usize = 64;
 
 /// A file that stood in the config's place, and that somebody may still have open for writing.
 pub(super) struct Orphan<H> {

@@ -386,6 +386,10 @@ impl Run {
 
     /// What holds at every moment.
     fn check(&mut self, is_alive: bool) -> Result<(), String> {
+        if self.disks.borrow().failing.is_some() {
+            // It strikes when the disk is used next, which may be days after it was planned.
+            self.disturbed_ms = self.machine.borrow().now_ms;
+        }
         let bytes = self.disks.borrow().read(Path::new(CONFIG)).ok_or_else(|| self.broken("the config is gone"))?;
         if self.checked.as_ref().is_none_or(|(checked, _)| *checked != bytes) {
             let text = String::from_utf8(bytes.clone()).map_err(|_| self.broken("the config is no text"))?;
@@ -465,6 +469,11 @@ impl Run {
         let recent: Vec<String> = recent
             .map(|(at, event)| format!("  {} {:?} {}", UnixSeconds(at / 1000).0, event.kind, event.detail))
             .collect();
+        let requests = machine.providers.requests.iter().rev().take(5).rev();
+        let requests: Vec<String> = requests
+            .map(|visit| format!("  {} {:?} answered {:?}", visit.at_ms, visit.grant_type, visit.acted))
+            .collect();
+        let recent = [recent, vec!["the last requests:".to_owned()], requests].concat();
         format!(
             "seed {}, lifetime {} s, at {}: {what}\nthe last events:\n{}\n(again: SIMULATION_SEED={} cargo test --features sandbox --test simulation)",
             self.seed,
