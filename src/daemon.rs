@@ -112,6 +112,8 @@ pub struct Daemon<W: World> {
     deadlines: BTreeSet<(UnixSeconds, usize)>,
     pace: Pace,
     stopped: bool,
+    /// Whether it stays, and shows that.
+    is_service: bool,
 }
 
 /// One config file.
@@ -191,14 +193,12 @@ impl<W: World> Daemon<W> {
         };
         let configs = setup.configs.iter().map(watched).collect();
         let pace = Pace::new();
-        Self { world, setup, configs, deadlines: BTreeSet::new(), pace, stopped: false }
+        Self { world, setup, configs, deadlines: BTreeSet::new(), pace, stopped: false, is_service: false }
     }
 
     /// Watches, decides, refreshes, rewrites; until it is told to stop.
     pub async fn run(&mut self) {
-        for config in 0..self.configs.len() {
-            self.show_alive(config).await;
-        }
+        self.is_service = true;
         for config in 0..self.configs.len() {
             self.watch(config);
             self.visit(config, Urgency::Usual).await;
@@ -381,7 +381,6 @@ impl<W: World> Daemon<W> {
 
     /// Reads a config and settles each of its accounts; tells when to look again.
     async fn look(&mut self, config: usize, urgency: Urgency) -> Option<UnixSeconds> {
-        self.stay_visible(config).await;
         if self.configs[config].misses > 0 {
             // What was not there may be there now, in a folder that is not the one that was watched.
             let path = self.configs[config].path.clone();
@@ -408,6 +407,7 @@ impl<W: World> Daemon<W> {
                 return Some(self.world.now().plus(wait.max(1)));
             }
         };
+        self.stay_visible(config).await;
         let watched = &mut self.configs[config];
         watched.misses = 0;
         if watched.said.take().is_some() {

@@ -176,6 +176,10 @@ fn save(setup: &Setup, config: &Config) -> io::Result<()> {
         };
     }
     let folder = path.parent().unwrap_or(Path::new("/"));
+    if config.told.problems().iter().all(|problem| problem.is_of_file()) && RealDisk.meta(folder).is_err() {
+        // A wrong path gets no folder beside it.
+        return Ok(());
+    }
     store::ensure_state(&RealDisk, folder).map_err(|error| io::Error::other(error.to_string()))?;
     let new = new_beside(&path);
     let _ = RealDisk.remove(&new);
