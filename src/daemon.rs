@@ -135,6 +135,8 @@ pub struct Daemon<W: World> {
     deadlines: BTreeSet<(UnixSeconds, usize)>,
     pace: Pace,
     stopped: bool,
+    /// Whether it stays, and shows that.
+    is_service: bool,
 }
 
 /// One config file.
@@ -216,16 +218,14 @@ impl<W: World> Daemon<W> {
         };
         let configs = setup.configs.iter().map(watched).collect();
         let pace = Pace::new();
-        Self { world, setup, configs, deadlines: BTreeSet::new(), pace, stopped: false }
+        Self { world, setup, configs, deadlines: BTreeSet::new(), pace, stopped: false, is_service: false }
     }
 
     /// Watches, decides, refreshes, rewrites; until it is told to stop.
     pub async fn run(&mut self) {
+        self.is_service = true;
         if self.setup.references.is_on("read-only-config") {
             self.world.announce(Event::new(Kind::ReadOnlyKometa, "KOMETA_READ_ONLY_CONFIG"));
-        }
-        for config in 0..self.configs.len() {
-            self.show_alive(config).await;
         }
         for config in 0..self.configs.len() {
             self.watch(config);
@@ -411,7 +411,6 @@ impl<W: World> Daemon<W> {
 
     /// Reads a config and settles each of its accounts; tells when to look again.
     async fn look(&mut self, config: usize, urgency: Urgency) -> Option<UnixSeconds> {
-        self.stay_visible(config).await;
         if self.configs[config].misses > 0 {
             // What was not there may be there now, in a folder that is not the one that was watched.
             let path = self.configs[config].path.clone();
@@ -440,6 +439,7 @@ impl<W: World> Daemon<W> {
                 return Some(self.world.now().plus(wait.max(1)));
             }
         };
+        self.stay_visible(config).await;
         let watched = &mut self.configs[config];
         watched.misses = 0;
         if watched.said.take().is_some() {

@@ -10,7 +10,7 @@ use tracing::{debug, info};
 use super::channel::Channel;
 use super::kometa;
 use super::notice::Notice;
-use super::policy::Told;
+use super::policy::{self, Told};
 use super::send::{Outbox, Way};
 use crate::clock;
 use crate::daemon::{Setup, facts};
@@ -176,6 +176,10 @@ fn save(setup: &Setup, config: &Config) -> io::Result<()> {
         };
     }
     let folder = path.parent().unwrap_or(Path::new("/"));
+    if config.told.problems().iter().all(policy::Problem::is_of_file) && RealDisk.meta(folder).is_err() {
+        // A wrong path gets no folder beside it.
+        return Ok(());
+    }
     store::ensure_state(&RealDisk, folder).map_err(|error| io::Error::other(error.to_string()))?;
     let new = new_beside(&path);
     let _ = RealDisk.remove(&new);

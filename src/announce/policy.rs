@@ -226,6 +226,12 @@ impl Problem {
         self.told_at.is_some()
     }
 
+    /// Whether it is of the whole file, and not of one account.
+    #[must_use]
+    pub fn is_of_file(&self) -> bool {
+        !is_account(&self.subject)
+    }
+
     fn due_at(&self) -> Option<UnixSeconds> {
         match self.told_at {
             _ if !self.is_met => None,

@@ -48,7 +48,7 @@ impl Running {
 
 impl<W: World> Daemon<W> {
     /// Shows that a daemon looks after a config; where that cannot be shown, everything else goes on.
-    pub(super) async fn show_alive(&mut self, config: usize) {
+    async fn show_alive(&mut self, config: usize) {
         let Ok(real) = self.world.disk().resolve(&self.configs[config].path) else { return };
         let path = store::config_file(&real, self.setup.state.as_deref(), "alive");
         for attempt in 0..TRIES {
@@ -74,11 +74,14 @@ impl<W: World> Daemon<W> {
         Ok(lock.map(|lock| (lock, identity)))
     }
 
-    /// Shows it again where somebody cleared the state folder away.
+    /// Shows it where it does not show, also where somebody cleared the state folder away. Not before a config
+    /// could be read: a wrong path gets no folder beside it.
     pub(super) async fn stay_visible(&mut self, config: usize) {
-        let Some(alive) = &self.configs[config].alive else { return };
-        let there = self.world.disk().meta(&alive.path).map(|meta| meta.identity).ok();
-        if there.is_none() || there != alive.lock.as_ref().map(|(_, identity)| *identity) {
+        let shown = self.configs[config].alive.as_ref().is_some_and(|alive| {
+            let there = self.world.disk().meta(&alive.path).map(|meta| meta.identity).ok();
+            there.is_some() && there == alive.lock.as_ref().map(|(_, identity)| *identity)
+        });
+        if self.is_service && !shown {
             self.show_alive(config).await;
         }
     }
