@@ -92,12 +92,13 @@ fn options_of(command: &Command) -> Vec<Arg> {
     command.get_arguments().filter(|arg| arg.get_id() != "help").cloned().collect()
 }
 
-/// `--config FILE`, or `--force`.
+/// `--config FILE`, `--force`, or `ACCOUNT`.
 fn flag(arg: &Arg) -> String {
-    let long = format!("--{}", arg.get_long().unwrap_or_default());
-    match arg.get_value_names().and_then(|names| names.first()).filter(|_| arg.get_action().takes_values()) {
-        Some(value) => format!("{long} {value}"),
-        None => long,
+    let value = arg.get_value_names().and_then(|names| names.first()).filter(|_| arg.get_action().takes_values());
+    match (arg.get_long(), value) {
+        (Some(long), Some(value)) => format!("--{long} {value}"),
+        (Some(long), None) => format!("--{long}"),
+        (None, value) => value.map(ToString::to_string).unwrap_or_default(),
     }
 }
 

@@ -15,6 +15,7 @@ pub mod kometa;
 pub mod log;
 pub mod notice;
 pub mod policy;
+pub mod qr;
 pub mod send;
 pub mod systemd;
 
@@ -27,10 +28,11 @@ pub fn to_log(event: &Event) {
     let expires_in_s = event.expires_at.map(|at| at.since(clock::now()));
     let next = event.next_at.map(clock::local);
     let attempt = event.attempt;
+    let link = event.link.as_deref();
     let todo = Some(todo).filter(|todo| !todo.is_empty());
     macro_rules! line {
         ($level:ident) => {
-            $level!(about, why, attempt, expires, expires_in_s, next, todo, "{sentence}")
+            $level!(about, why, attempt, expires, expires_in_s, next, link, todo, "{sentence}")
         };
     }
     match level {

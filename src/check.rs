@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::announce::kometa;
 use crate::daemon::Setup;
-use crate::daemon::facts::{pretend_edit, references};
+use crate::daemon::facts::{look, pretend_edit, references};
 use crate::disk::{Disk, Place};
 use crate::event::Kind;
 use crate::file;
@@ -50,6 +50,10 @@ pub fn check<D: Disk>(disk: &D, setup: &Setup, path: &Path, diff: bool, out: &mu
             writeln!(out, "{shown}: {sentence}; {todo}")?;
         }
     }
+    if setup.references.is_on("read-only-config") {
+        let (_, sentence, todo) = Kind::ReadOnlyKometa.row();
+        writeln!(out, "{shown}: {sentence}; {todo}")?;
+    }
     for section in &settings.sections {
         let name = section.provider.name;
         if !section.is_used() {
@@ -66,7 +70,16 @@ pub fn check<D: Disk>(disk: &D, setup: &Setup, path: &Path, diff: bool, out: &mu
             worst = 2;
         } else if section.refresh_token.is_none() && section.once.is_none() {
             let (_, sentence, todo) = Kind::NeedsAuthorization.row();
-            writeln!(out, "{shown}: line {}: {name}: {sentence}; {todo}", section.line)?;
+            // A daemon may have asked somebody already.
+            let reports = look(disk, setup, path, crate::clock::now()).unwrap_or_default();
+            let asked = reports.into_iter().find(|report| report.link.is_some() && report.provider() == name);
+            match asked {
+                Some(report) => {
+                    let (sentence, link) = (report.sentence, report.link.unwrap_or_default());
+                    writeln!(out, "{shown}: line {}: {name}: {sentence}; {}; {link}", section.line, report.detail)?;
+                }
+                None => writeln!(out, "{shown}: line {}: {name}: {sentence}; {todo}", section.line)?,
+            }
             worst = 2;
         }
         match pretend_edit(&snapshot.text, section.provider) {

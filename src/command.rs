@@ -12,9 +12,10 @@ use crate::daemon::{Daemon, Setup, alive};
 use crate::decision::Urgency;
 use crate::disk::RealDisk;
 use crate::health::{Report, State, Whole, unhealthy};
-use crate::options::{Command, EXIT_USAGE, Options};
+use crate::options::{Command, EXIT_USAGE, Options, Switch, pasted};
 use crate::refresh::Https;
 use crate::settings::References;
+use crate::terminal::Terminal;
 use crate::world::Real;
 use crate::{announce, check, clock};
 
@@ -35,6 +36,12 @@ pub fn run(command: Command) -> ExitCode {
         Command::Healthcheck(options) => complete(options).map(|options| healthcheck(&options)),
         Command::Notify { test: _, options } => complete(options).map(|options| try_all(&options)),
         Command::Check { diff, options } => complete(options).map(|options| check_all(&options, diff)),
+        Command::Login { provider, pin, url, options } => complete(options)
+            .and_then(|options| Ok((options, pasted(provider, pin, url)?)))
+            .map(|(options, given)| at_terminal(&options, async |daemon| daemon.login(provider, given).await)),
+        Command::Logout { provider, yes, options } => {
+            complete(options).map(|options| at_terminal(&options, async |daemon| daemon.logout(provider, yes).await))
+        }
         #[cfg(feature = "sandbox")]
         Command::Sandbox(args) => Ok(crate::sandbox::cli::serve(args).map(|()| 0)),
         #[cfg(feature = "sandbox")]
@@ -65,10 +72,21 @@ fn daemon(options: &Options) -> io::Result<u8> {
 fn refresh(options: &Options, force: bool) -> io::Result<u8> {
     announce::log::start(options.log_format, options.log_level);
     let urgency = if force { Urgency::Forced } else { Urgency::Asked };
-    let reached = block_on(async { Ok(Daemon::new(real(options)?, setup(options)).once(urgency).await) })?;
+    // Nobody would be there to poll for a code.
+    let setup = Setup { device_login: false, ..setup(options) };
+    let reached = block_on(async { Ok(Daemon::new(real(options)?, setup).once(urgency).await) })?;
     // What cannot be read is in the log already.
     let (reports, unreadable) = reports(options, &mut |_, _| {});
     Ok(exit_status(&reports, unreadable).max(reached.exit_status()))
+}
+
+fn at_terminal(options: &Options, act: impl AsyncFnOnce(&mut Daemon<Terminal>) -> u8) -> io::Result<u8> {
+    block_on(async {
+        // Whoever runs this wants to be asked, whatever the daemon does.
+        let setup = Setup { device_login: true, ..setup(options) };
+        let mut daemon = Daemon::new(Terminal::new(Real::new(https(options))?), setup);
+        Ok(act(&mut daemon).await)
+    })
 }
 
 fn status(options: &Options, json: bool) -> io::Result<u8> {
@@ -227,6 +245,8 @@ fn setup(options: &Options) -> Setup {
         references,
         times: options.kometa_times.clone().unwrap_or_default(),
         zone: jiff::tz::TimeZone::system(),
+        device_login: options.device_login == Switch::On,
+        api_url: options.api_url(),
     }
 }
 

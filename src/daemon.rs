@@ -13,18 +13,19 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 use crate::decision::Urgency;
+use crate::decision::sign_in::Way;
 use crate::disk::{Disk, Meta};
 use crate::event::{Event, Kind};
 use crate::file::{self, Snapshot, Unreadable};
 use crate::health::State;
 use crate::journal::{Held, History};
 use crate::kometa::Times;
-use crate::provider::Provider;
+use crate::provider::{Login, Provider};
 use crate::refresh::Network;
 use crate::refresh::request::Endpoint;
 use crate::settings::{self, References, Section, Settings};
 use crate::store::Place;
-use crate::token::{Fingerprint, UnixSeconds};
+use crate::token::{Fingerprint, Secret, UnixSeconds};
 
 use alive::Alive;
 use orphan::Orphan;
@@ -34,7 +35,9 @@ mod account;
 mod act;
 pub mod alive;
 pub mod facts;
+mod login;
 mod orphan;
+mod person;
 mod spend;
 
 /// Everything outside the loop.
@@ -55,6 +58,10 @@ pub trait World: Network {
     fn wake(&mut self, until: Option<UnixSeconds>, status: &str) -> impl Future<Output = Wake>;
     /// Ends when the process is told to stop.
     fn stopping(&self) -> impl Future<Output = ()>;
+    /// A PKCE verifier that nobody can guess; none where the system has no randomness to give.
+    fn verifier(&self) -> Option<Secret> {
+        Secret::random()
+    }
     /// Tells a person.
     fn announce(&mut self, event: Event);
     /// Ends what is still on its way to a person, within a short moment.
@@ -95,6 +102,22 @@ pub struct Setup {
     pub times: Times,
     /// The zone that these times are of.
     pub zone: TimeZone,
+    /// Whether a device code is asked for where a person must authorize.
+    pub device_login: bool,
+    /// The origin of Trakt's data API, to find out whose account it is.
+    pub api_url: Option<String>,
+}
+
+impl Setup {
+    /// How a person can be asked for a provider.
+    #[must_use]
+    pub fn way(&self, provider: &Provider) -> Way {
+        match provider.login {
+            Login::Device { .. } if self.device_login => Way::DeviceCode,
+            Login::Device { .. } => Way::Telling,
+            Login::PastedUrl { .. } => Way::Link,
+        }
+    }
 }
 
 /// How often a place without events is looked at.
@@ -133,7 +156,7 @@ struct Watched<W: World> {
     /// What was wrong when it could last not be read.
     problem: Option<String>,
     accounts: Vec<Account>,
-    orphan: Option<Orphan<HandleOf<W>>>,
+    orphans: Vec<Orphan<HandleOf<W>>>,
     alive: Option<Alive<HandleOf<W>>>,
 }
 
@@ -146,6 +169,8 @@ struct Account {
     /// What was done since the account last came to rest; said together with what comes next.
     news: Option<Kind>,
     status: String,
+    /// Whose account was authorized just now.
+    whose: Option<String>,
     /// What the journal could not take.
     overlay: Option<Box<Held>>,
     hold_until: Option<UnixSeconds>,
@@ -188,7 +213,7 @@ impl<W: World> Daemon<W> {
             said: None,
             problem: None,
             accounts: Vec::new(),
-            orphan: None,
+            orphans: Vec::new(),
             alive: None,
         };
         let configs = setup.configs.iter().map(watched).collect();
@@ -199,6 +224,9 @@ impl<W: World> Daemon<W> {
     /// Watches, decides, refreshes, rewrites; until it is told to stop.
     pub async fn run(&mut self) {
         self.is_service = true;
+        if self.setup.references.is_on("read-only-config") {
+            self.world.announce(Event::new(Kind::ReadOnlyKometa, "KOMETA_READ_ONLY_CONFIG"));
+        }
         for config in 0..self.configs.len() {
             self.watch(config);
             self.visit(config, Urgency::Usual).await;
@@ -234,10 +262,12 @@ impl<W: World> Daemon<W> {
         self.world.farewell().await;
     }
 
-    /// A pair that only memory has gets one more chance before memory ends; whether there was any.
+    /// A pair that only memory has gets one more chance before memory ends; whether there was any. So does
+    /// an edit that somebody made in a file that is no longer the config.
     async fn last_chance(&mut self) -> bool {
         let mut any = false;
         for config in 0..self.configs.len() {
+            self.reclaim(config, true).await;
             let mut unkept = false;
             for account in &mut self.configs[config].accounts {
                 if account.overlay.as_ref().is_some_and(|held| !held.published) {
@@ -294,14 +324,14 @@ impl<W: World> Daemon<W> {
         let watched = &mut self.configs[config];
         let subject = path.display().to_string();
         match place {
-            Ok(found) if found.silent.is_some() => {
+            Ok(found) if found.silent.is_some() || found.mount_point => {
                 watched.polled = true;
-                let detail = found.silent.unwrap_or_default();
-                self.world.announce(Event::new(Kind::Polling, subject).detail(detail));
-            }
-            Ok(found) if found.mount_point => {
-                watched.polled = true;
-                self.world.announce(Event::new(Kind::SingleFileMount, subject));
+                if let Some(detail) = found.silent {
+                    self.world.announce(Event::new(Kind::Polling, &subject).detail(detail));
+                }
+                if found.mount_point {
+                    self.world.announce(Event::new(Kind::SingleFileMount, subject));
+                }
             }
             _ if !reports => {
                 watched.polled = true;
@@ -329,7 +359,7 @@ impl<W: World> Daemon<W> {
     }
 
     async fn visit(&mut self, config: usize, urgency: Urgency) {
-        self.reclaim(config).await;
+        self.reclaim(config, false).await;
         self.configs[config].due = self.look(config, urgency).await;
         self.plan(config);
     }
@@ -338,7 +368,7 @@ impl<W: World> Daemon<W> {
     async fn tick(&mut self, config: usize) {
         let now = self.world.now();
         // Where this writes the file, the watch tells of it.
-        self.reclaim(config).await;
+        self.reclaim(config, false).await;
         if self.is_quiet(config, now) {
             self.plan(config);
         } else {
@@ -354,7 +384,7 @@ impl<W: World> Daemon<W> {
         }
         let watched = &self.configs[config];
         let poll = watched.polled.then(|| now.plus(POLL_S));
-        let orphan = watched.orphan.as_ref().map(|orphan| orphan.look_at);
+        let orphan = watched.orphans.iter().map(|orphan| orphan.look_at).min();
         let at = [watched.due, poll, orphan].into_iter().flatten().min();
         // Never in the past: what was due has been looked at.
         let at = at.map(|at| at.max(now.plus(1)));
@@ -400,8 +430,10 @@ impl<W: World> Daemon<W> {
                 if urgency > Urgency::Usual {
                     watched.said = None;
                 }
-                // One half-written look says nothing; the second one does, and one that a person asked for.
-                if kind != Kind::SomeoneWrites || watched.misses > 1 || urgency > Urgency::Usual {
+                // One look at half a file, or at the moment without one that some editors leave, says nothing; the
+                // second one does, and one that a person asked for.
+                let passes = kind == Kind::SomeoneWrites || why == Unreadable::Missing.to_string();
+                if !passes || watched.misses > 1 || urgency > Urgency::Usual {
                     self.say(config, Event::new(kind, subject).detail(why));
                 }
                 return Some(self.world.now().plus(wait.max(1)));
@@ -440,17 +472,9 @@ impl<W: World> Daemon<W> {
         let mut next: Option<UnixSeconds> = None;
         for section in settings.sections {
             let provider = section.provider;
-            if !self.configs[config].accounts.iter().any(|account| account.provider == provider) {
-                self.configs[config].accounts.push(Account {
-                    provider,
-                    said: None,
-                    news: None,
-                    status: String::new(),
-                    overlay: None,
-                    hold_until: None,
-                    misses: 0,
-                    expires_at: None,
-                });
+            if self.account_for(config, provider) && section.force_refresh {
+                let name = self.name(config, provider);
+                self.world.announce(Event::new(Kind::ForceRefresh, name));
             }
             let place = Place::new(&snapshot.path, self.setup.state.as_deref(), provider.name);
             let at = self.settle(config, provider, &place, section, urgency).await;
@@ -458,6 +482,25 @@ impl<W: World> Daemon<W> {
         }
         self.configs[config].recovered = true;
         next
+    }
+
+    /// Makes sure of an account to remember things of; true where it is new.
+    fn account_for(&mut self, config: usize, provider: &'static Provider) -> bool {
+        let is_new = !self.configs[config].accounts.iter().any(|account| account.provider == provider);
+        if is_new {
+            self.configs[config].accounts.push(Account {
+                provider,
+                said: None,
+                news: None,
+                status: String::new(),
+                whose: None,
+                overlay: None,
+                hold_until: None,
+                misses: 0,
+                expires_at: None,
+            });
+        }
+        is_new
     }
 
     /// Reads and parses a config as it is now.

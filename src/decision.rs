@@ -9,6 +9,8 @@ use std::fmt;
 use crate::journal::{Held, History, Origin};
 use crate::token::{Fingerprint, UnixSeconds};
 
+pub mod sign_in;
+
 /// A clock before this has not been set since the board got power: 2026-11-01, when this was written.
 pub const SANE_CLOCK: UnixSeconds = UnixSeconds(1_793_491_200);
 /// No provider was there before this, so no `created_at` can be earlier: 2010-01-01.
@@ -102,6 +104,15 @@ pub enum Decision {
     Exchange,
     /// Spend a refresh token.
     Refresh(Refreshing),
+    /// Ask for a device code: which one in a row.
+    AskForCode {
+        /// Counted from 1.
+        round: u32,
+    },
+    /// Ask whether a person has entered the device code.
+    Poll,
+    /// Make a link for a person to open.
+    MakeLink,
 }
 
 /// Why nothing is done now.
@@ -123,13 +134,17 @@ pub enum Waiting {
     NeverAuthorized,
     /// The provider called the refresh token invalid.
     Rejected,
+    /// A person is to enter a code on a page.
+    EnterCode,
+    /// A person is to open a link and paste the address that it ends on.
+    PasteAddress,
 }
 
 impl Waiting {
     /// Whether only a person can change this.
     #[must_use]
     pub const fn needs_person(self) -> bool {
-        matches!(self, Self::NeverAuthorized | Self::Rejected | Self::NoClient)
+        matches!(self, Self::NeverAuthorized | Self::Rejected | Self::NoClient | Self::EnterCode | Self::PasteAddress)
     }
 }
 
@@ -172,6 +187,8 @@ impl fmt::Display for Waiting {
             Self::SignedOut => "signed out",
             Self::NeverAuthorized => "not authorized yet",
             Self::Rejected => "the provider rejected the refresh token",
+            Self::EnterCode => "waits for a person to enter a code",
+            Self::PasteAddress => "waits for a person to open a link",
         })
     }
 }
@@ -211,7 +228,8 @@ pub fn decide(facts: &Facts) -> Decision {
             None => Decision::Exchange,
         };
     }
-    if history.signed_out.is_some() && seen.refresh.is_none() {
+    let is_gone = |token| history.current.is_none() && (history.is_spent(token) || history.dead(token).is_some());
+    if history.signed_out.is_some() && seen.refresh.is_none_or(is_gone) {
         return wait(None, Waiting::SignedOut);
     }
     let Some(current) = history.current.as_ref().filter(|held| held.grant.refresh_token.is_some()) else {
@@ -326,7 +344,7 @@ fn when(facts: &Facts, current: &Held) -> (UnixSeconds, Refreshing) {
         };
     }
     let Some((from, lifetime)) = life(current) else {
-        return (now, Refreshing::UnknownLife);
+        return (kometa_until(facts, current).unwrap_or(now), Refreshing::UnknownLife);
     };
     if from.since(now) > lifetime / 10 {
         // The clock was ahead when this was noted, and has been set back: nobody knows its age.
@@ -355,9 +373,11 @@ fn kometa_until(facts: &Facts, current: &Held) -> Option<UnixSeconds> {
     let now = facts.now;
     let quiet = facts.kometa.active_at.filter(|at| *at <= now.plus(RUN_QUIET_S)).map(|at| at.plus(RUN_QUIET_S));
     let window = facts.kometa.starts.iter().filter(|start| **start <= now).map(|start| start.plus(RUN_WINDOW_S)).max();
-    let (from, lifetime) = life(current)?;
-    // With so little left it would be pulled from under it anyway.
-    let last = from.plus(lifetime - (lifetime / 20).min(RUN_LEAD_S));
+    // With so little left it would be pulled from under it anyway. Where nobody knows, Kometa has perhaps
+    // just refreshed it itself.
+    let last = life(current).map_or(current.at.plus(LIFETIME_DEFAULT_S), |(from, lifetime)| {
+        from.plus(lifetime - (lifetime / 20).min(RUN_LEAD_S))
+    });
     quiet.max(window).filter(|until| *until > now).map(|until| until.min(last)).filter(|until| *until > now)
 }
 

@@ -58,6 +58,12 @@ kinds! {
     RunningOut,
     RejectedAfterLostAnswer,
     Rejected,
+    EnterCode,
+    PasteAddress,
+    CodeDenied,
+    CodesUnused,
+    ForeignAddress,
+    LoggedOut,
     CodeRejected,
     BadClient,
     RefreshFailed,
@@ -66,6 +72,7 @@ kinds! {
     GrantWaits,
     GrantOnlyInMemory,
     EditRefused,
+    EditAside,
     SomeoneWrites,
     Unreadable,
     Readable,
@@ -105,10 +112,10 @@ impl Kind {
             Self::SignedOut => (
                 Warn,
                 "the authorization block was emptied, taking it as a sign-out",
-                "to sign in again, put a pin into the config",
+                "to sign in again, run `kometa-authd login` or put a pin into the config",
             ),
             Self::Scheduled => (Info, "token is valid", ""),
-            Self::StaysSignedOut => (Info, "signed out, nothing to do until there is a new pin", ""),
+            Self::StaysSignedOut => (Info, "signed out, nothing to do until there is a login or a new pin", ""),
             Self::Due => (Debug, "a refresh is due", ""),
             Self::Expired => {
                 (Warn, "the access token has expired", "start the daemon, or see its log for what holds it up")
@@ -129,21 +136,47 @@ impl Kind {
             Self::NeedsAuthorization => (
                 Error,
                 "there is no token yet, a person must authorize once",
-                "put a new pin into the section; it is exchanged within seconds",
+                "run `kometa-authd login`, or put a new pin into the trakt section; it is exchanged within seconds",
             ),
             Self::RejectedAfterLostAnswer => (
                 Error,
                 "the answer to an earlier refresh was lost on the way, and the provider takes the old token no more",
-                "authorize again: put a new pin into the section",
+                "authorize again: run `kometa-authd login`, or put a new pin into the trakt section",
             ),
             Self::Rejected => (
                 Error,
-                "the provider rejected the refresh token (invalid_grant)",
-                "authorize again: put a new pin into the section",
+                "the provider rejected the refresh token (invalid_grant): revoked, or spent by somebody who did not save the new one",
+                "authorize again: run `kometa-authd login`, or put a new pin into the trakt section; a Kometa with --read-only-config loses tokens like this",
             ),
+            Self::EnterCode => (
+                Error,
+                "a person must authorize: open the page and enter the code",
+                "do so with any browser or phone; the rest happens by itself",
+            ),
+            Self::PasteAddress => (
+                Error,
+                "a person must authorize: open the link, agree, and copy the address of the page that does not load",
+                "paste that address into mal: localhost_url of the config, or run `kometa-authd login mal`",
+            ),
+            Self::CodeDenied => (
+                Error,
+                "the authorization was denied on the page, no new code is asked for",
+                "to be asked again run `kometa-authd login`, send SIGHUP, or restart the daemon",
+            ),
+            Self::CodesUnused => (
+                Error,
+                "nobody entered any of the last codes, no new one is asked for",
+                "when you have a moment run `kometa-authd login`, send SIGHUP, or restart the daemon",
+            ),
+            Self::ForeignAddress => (
+                Warn,
+                "the address in localhost_url was not made with a link of ours, so only Kometa can use it",
+                "let Kometa start with it, or open the link that follows and paste what it ends on",
+            ),
+            Self::LoggedOut => (Info, "signed out: the tokens are forgotten and the block is empty", ""),
             Self::CodeRejected => (
                 Error,
-                "the provider rejected the pin or address: used before, or too old",
+                "the provider rejected the pin or address: used before, too old, or made with another link",
                 "get a new one and put it into the config within ten minutes",
             ),
             Self::BadClient => (
@@ -172,6 +205,11 @@ impl Kind {
                 Error,
                 "the file cannot be edited without touching more than the block",
                 "change the named place; the token is kept safe and goes in by itself",
+            ),
+            Self::EditAside => (
+                Warn,
+                "two edits of the same lines met, one is in the file and the other was kept aside",
+                "compare the two, then delete the copy: it holds tokens",
             ),
             Self::SomeoneWrites => (
                 Warn,
@@ -246,6 +284,8 @@ pub struct Event {
     pub subject: String,
     /// Why, or what exactly: never a secret.
     pub detail: String,
+    /// An address for a person to open.
+    pub link: Option<String>,
     /// When the access token ends.
     pub expires_at: Option<UnixSeconds>,
     /// When something happens next.
@@ -264,6 +304,7 @@ impl Event {
             kind,
             subject: subject.into(),
             detail: String::new(),
+            link: None,
             expires_at: None,
             next_at: None,
             attempt: None,

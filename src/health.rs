@@ -8,11 +8,15 @@ use serde_json::{Value, json};
 use crate::announce::policy::Problem;
 use crate::clock::local;
 use crate::daemon::alive::Running;
+use crate::decision::sign_in::ROUNDS_MAX;
 use crate::decision::{self, Decision, Waiting};
 use crate::event::{Kind, Level};
+use crate::journal::sign_in::Ended;
 use crate::journal::{Held, History};
 use crate::settings::Section;
 use crate::token::UnixSeconds;
+
+pub mod invitation;
 
 /// How an account is. The order is from good to bad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +65,8 @@ pub struct Report {
     pub detail: String,
     /// What to do, or nothing.
     pub todo: &'static str,
+    /// An address for a person to open.
+    pub link: Option<String>,
     /// When the access token ends.
     pub expires_at: Option<UnixSeconds>,
     /// When something happens next.
@@ -143,15 +149,22 @@ pub fn kind(reason: Waiting, history: &History, now: UnixSeconds) -> Kind {
     let trouble = history.trouble.as_ref();
     let current = history.current.as_ref();
     let lost = current.and_then(Held::refresh).and_then(|token| history.dead(token)).is_some_and(|dead| dead.lost);
+    let refused = trouble.is_some_and(|trouble| trouble.refused.is_some());
     let runs_out = current.and_then(decision::life).is_some_and(|(from, life)| now.since(from) > life / 4 * 3);
     match reason {
         Waiting::Valid => Kind::Scheduled,
+        Waiting::EnterCode => Kind::EnterCode,
+        Waiting::PasteAddress => Kind::PasteAddress,
+        Waiting::NeverAuthorized | Waiting::Rejected | Waiting::Retry if refused => Kind::BadClient,
+        Waiting::NeverAuthorized | Waiting::Rejected if history.sign_in.ended == Some(Ended::Denied) => {
+            Kind::CodeDenied
+        }
+        Waiting::NeverAuthorized | Waiting::Rejected if history.sign_in.rounds >= ROUNDS_MAX => Kind::CodesUnused,
         Waiting::NeverAuthorized => Kind::NeedsAuthorization,
         Waiting::NoClient => Kind::NoClientId,
         Waiting::ClockNotSet => Kind::ClockNotSet,
         Waiting::Rejected if lost => Kind::RejectedAfterLostAnswer,
         Waiting::Rejected => Kind::Rejected,
-        Waiting::Retry if trouble.is_some_and(|trouble| trouble.refused.is_some()) => Kind::BadClient,
         Waiting::Retry if runs_out => Kind::RunningOut,
         Waiting::Retry if history.intent.is_some() => Kind::OutcomeUnknown,
         Waiting::Retry => Kind::RefreshFailed,
@@ -180,6 +193,9 @@ pub fn report(account: String, now: UnixSeconds, section: &Section, history: &Hi
         }
         Decision::Publish(_) => (State::Degraded, Kind::GrantWaits, Some(now)),
         Decision::Refresh(_) if expired => (State::Degraded, Kind::Expired, Some(now)),
+        Decision::AskForCode { .. } | Decision::MakeLink | Decision::Poll => {
+            (State::NeedsPerson, Kind::NeedsAuthorization, Some(now))
+        }
         Decision::Adopt | Decision::SignOut | Decision::Exchange | Decision::Refresh(_) => {
             (State::Healthy, Kind::Due, Some(now))
         }
@@ -191,6 +207,7 @@ pub fn report(account: String, now: UnixSeconds, section: &Section, history: &Hi
         sentence,
         detail: trouble.map(|trouble| trouble.what.clone()).unwrap_or_default(),
         todo,
+        link: None,
         expires_at,
         next_at,
         last_success_at: history.last_success,
@@ -201,6 +218,12 @@ pub fn report(account: String, now: UnixSeconds, section: &Section, history: &Hi
 }
 
 impl Report {
+    /// The provider's key in the config.
+    #[must_use]
+    pub fn provider(&self) -> &str {
+        self.account.rsplit('#').next().unwrap_or_default()
+    }
+
     /// For a person.
     #[must_use]
     pub fn text(&self, whole: &Whole, now: UnixSeconds) -> String {
@@ -208,6 +231,9 @@ impl Report {
         let mut row = |name: &str, value: String| lines.push(format!("  {name:<13} {value}"));
         if !self.detail.is_empty() {
             row("because", self.detail.clone());
+        }
+        if let Some(link) = &self.link {
+            row("link", link.clone());
         }
         if let Some(at) = self.expires_at {
             let left = at.since(now);
@@ -258,7 +284,8 @@ impl Report {
             "event": self.kind.name(), "last_error": Some(&self.detail).filter(|detail| !detail.is_empty()),
             "overdue": self.is_overdue, "problems": problems.collect::<Vec<_>>(),
             "account": self.account, "state": self.state.name().replace(' ', "_"), "message": self.sentence,
-            "detail": self.detail, "todo": self.todo, "expires_at": self.expires_at.map(|at| at.0),
+            "detail": self.detail, "todo": self.todo, "link": self.link,
+            "expires_at": self.expires_at.map(|at| at.0),
             "next_at": self.next_at.map(|at| at.0), "last_success_at": self.last_success_at.map(|at| at.0),
             "attempts": self.attempts,
         })
@@ -291,6 +318,7 @@ mod tests {
             account: "config.yml#trakt".to_owned(),
             state,
             sentence,
+            link: None,
             detail: String::new(),
             todo,
             expires_at: None,

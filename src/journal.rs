@@ -17,6 +17,10 @@ use serde_json::{Map, Value, json};
 use crate::disk::{Disk, Open};
 use crate::token::{Fingerprint, Grant, Secret, UnixSeconds};
 
+pub mod sign_in;
+
+use sign_in::{SignIn, Step};
+
 /// Space that is made sure of before a token is spent. The longest real record
 /// has two tokens of about 1 000 characters each.
 pub const RESERVED_BYTES: usize = 8 * 1024;
@@ -125,6 +129,8 @@ pub struct History {
     pub last_success: Option<UnixSeconds>,
     /// The edit that was being made: fingerprints of the text before and after.
     pub edit: Option<(Fingerprint, Fingerprint)>,
+    /// A sign-in that is under way.
+    pub sign_in: SignIn,
 }
 
 impl History {
@@ -186,6 +192,21 @@ impl History {
                 self.signed_out = Some(*at);
                 (self.trouble, self.intent) = (None, None);
             }
+            Record::LoggedOut(at) => {
+                for held in [self.current.take(), self.fallback.take()].into_iter().flatten() {
+                    if let Some(token) = held.refresh() {
+                        self.spend(token);
+                    }
+                }
+                (self.signed_out, self.sign_in) = (Some(*at), SignIn::default());
+                (self.trouble, self.intent) = (None, None);
+            }
+            Record::SignIn(step) => {
+                self.sign_in.apply(step);
+                if matches!(step, Step::Came(_)) {
+                    self.trouble = None;
+                }
+            }
             Record::Succeeded(at) => self.last_success = Some(*at),
             Record::Edit(before, after) => self.edit = Some((*before, *after)),
         }
@@ -218,6 +239,7 @@ impl History {
             self.fallback = None;
         }
         (self.intent, self.trouble, self.signed_out) = (None, None, None);
+        self.sign_in = SignIn::default();
         if let Some(token) = token {
             // A provider that hands a token out again knows best.
             self.spent.retain(|spent| *spent != token);
@@ -249,6 +271,8 @@ impl History {
         records.extend(self.fallback.clone().map(Record::Fallback));
         records.extend(self.dead.iter().copied().map(Record::Dead));
         records.extend(self.used.iter().copied().map(Record::Used));
+        records.extend(self.sign_in.steps().into_iter().map(Record::SignIn));
+        // After the sign-in, whose code would clear it.
         records.extend(self.trouble.clone().map(|trouble| Record::Trouble { trouble, settled: false }));
         records.extend(self.intent.map(Record::Intent));
         records.extend(self.last_success.map(Record::Succeeded));
@@ -293,6 +317,10 @@ pub enum Record {
     },
     /// The block was emptied, and we respect it.
     SignedOut(UnixSeconds),
+    /// A person signed out: every pair is revoked and forgotten.
+    LoggedOut(UnixSeconds),
+    /// A step of a sign-in.
+    SignIn(Step),
     /// When the last grant of our own came.
     Succeeded(UnixSeconds),
     /// An edit of the config file is about to be put in place.
@@ -325,6 +353,15 @@ impl<H> Journal<H> {
         if end <= COMPACT_ABOVE_BYTES {
             return Ok(Self { file, end, history });
         }
+        Self::rewrite(disk, path, history)
+    }
+
+    /// Writes a journal anew with only what still matters; what it forgot is on the medium no more.
+    pub fn compact<D: Disk<Handle = H>>(self, disk: &D, path: &Path) -> io::Result<Self> {
+        Self::rewrite(disk, path, self.history)
+    }
+
+    fn rewrite<D: Disk<Handle = H>>(disk: &D, path: &Path, history: History) -> io::Result<Self> {
         let lines: Vec<u8> = history.records().iter().flat_map(line).collect();
         let new_path = path.with_extension("new");
         // Left behind by a crash in the next lines; never the only copy of anything.
@@ -421,6 +458,8 @@ impl Record {
                 "not_before": trouble.not_before.0, "asked": trouble.asked, "refused": trouble.refused.map(|c| c.to_string()), "settled": settled,
             }),
             Self::SignedOut(at) => json!({"signed_out": at.0}),
+            Self::LoggedOut(at) => json!({"logged_out": at.0}),
+            Self::SignIn(step) => step.to_json(),
             Self::Succeeded(at) => json!({"succeeded": at.0}),
             Self::Edit(before, after) => json!({"edit": before.to_string(), "after": after.to_string()}),
         }
@@ -459,6 +498,10 @@ impl Record {
             Self::Trouble { trouble, settled: object.get("settled")?.as_bool()? }
         } else if object.contains_key("signed_out") {
             Self::SignedOut(seconds("signed_out")?)
+        } else if object.contains_key("logged_out") {
+            Self::LoggedOut(seconds("logged_out")?)
+        } else if object.contains_key("sign_in") {
+            Self::SignIn(Step::from_json(object)?)
         } else if object.contains_key("succeeded") {
             Self::Succeeded(seconds("succeeded")?)
         } else if object.contains_key("edit") {

@@ -16,6 +16,7 @@ pub mod command;
 pub mod options;
 pub mod daemon;
 pub mod world;
+pub mod terminal;
 // read
 pub mod watch;
 pub mod file;
@@ -32,6 +33,7 @@ pub mod backoff;
 pub mod refresh;
 // store
 pub mod splice;
+pub mod merge;
 pub mod journal;
 pub mod store;
 pub mod disk;

@@ -11,7 +11,7 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::announce::channel::Channel;
 use crate::announce::log::LogFormat;
 use crate::kometa::{DEFAULT_TIMES, Times};
-use crate::provider::{MAL, PROVIDERS, Provider, TRAKT};
+use crate::provider::{Login, MAL, PROVIDERS, Provider, TRAKT, named};
 use crate::refresh::is_loopback;
 use crate::refresh::request::Endpoint;
 use crate::token::Secret;
@@ -75,6 +75,33 @@ pub enum Command {
         #[expect(missing_docs, reason = "the options have their own")]
         options: Options,
     },
+    /// Authorize at this terminal: with a code to enter on a page, a link to open, or what was pasted
+    Login {
+        /// Whose: trakt or mal
+        #[arg(value_name = "ACCOUNT", value_parser = provider)]
+        provider: &'static Provider,
+        /// A PIN that Trakt's page showed
+        #[arg(long, value_name = "PIN", conflicts_with = "url")]
+        pin: Option<String>,
+        /// The address that the browser ended on after the link of an earlier `login mal`
+        #[arg(long, value_name = "ADDRESS")]
+        url: Option<String>,
+        #[command(flatten)]
+        #[expect(missing_docs, reason = "the options have their own")]
+        options: Options,
+    },
+    /// Revoke the tokens at the provider, empty the block, and leave it empty
+    Logout {
+        /// Whose: trakt or mal
+        #[arg(value_name = "ACCOUNT", value_parser = provider)]
+        provider: &'static Provider,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        #[expect(missing_docs, reason = "the options have their own")]
+        options: Options,
+    },
     /// Serve a pretend Trakt and MyAnimeList on this machine
     #[cfg(feature = "sandbox")]
     Sandbox(crate::sandbox::cli::Args),
@@ -108,6 +135,21 @@ pub struct Options {
     /// Where MyAnimeList's OAuth endpoints are
     #[arg(long, value_name = "URL", env = "KOMETA_AUTHD_MAL_AUTH_URL", hide_env_values = true, default_value = MAL.auth_url, value_parser = origin)]
     pub mal_auth_url: String,
+
+    /// Where Trakt's data API is, to say whose account it is. Without it: the real one, unless
+    /// --trakt-auth-url names another Trakt
+    #[arg(long, value_name = "URL", env = "KOMETA_AUTHD_TRAKT_API_URL", hide_env_values = true, value_parser = origin)]
+    pub trakt_api_url: Option<String>,
+
+    /// Whether Trakt is asked for a code to enter where a person must authorize: on or off
+    #[arg(
+        long,
+        value_name = "SWITCH",
+        env = "KOMETA_AUTHD_DEVICE_LOGIN",
+        hide_env_values = true,
+        default_value = "on"
+    )]
+    pub device_login: Switch,
 
     /// The redirect URI that the Trakt application was registered with
     #[arg(long, value_name = "URI", env = "KOMETA_AUTHD_TRAKT_REDIRECT_URI", hide_env_values = true, default_value = TRAKT.redirect_uri.unwrap_or_default())]
@@ -161,6 +203,27 @@ pub struct Options {
     pub log_level: LevelFilter,
 }
 
+/// On or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Switch {
+    /// Yes.
+    On,
+    /// No.
+    Off,
+}
+
+/// What was pasted on the command line, if it is of the kind that the provider takes.
+///
+/// # Errors
+/// It is of the other kind; the sentence says which fits.
+pub fn pasted(provider: &Provider, pin: Option<String>, url: Option<String>) -> Result<Option<Secret>, String> {
+    match (provider.login, pin, url) {
+        (Login::Device { .. }, _, Some(_)) => Err(format!("{} takes --pin, not --url", provider.title)),
+        (Login::PastedUrl { .. }, Some(_), _) => Err(format!("{} takes --url, not --pin", provider.title)),
+        (_, pin, url) => Ok(pin.or(url).map(|text| Secret::new(text.trim()))),
+    }
+}
+
 /// An address that messages go to. It is a secret, so that no error shows it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address(pub Secret);
@@ -172,6 +235,13 @@ impl std::fmt::Debug for Address {
 }
 
 impl Options {
+    /// Where Trakt's data API is; a pretend Trakt's tokens are not shown to the real one.
+    #[must_use]
+    pub fn api_url(&self) -> Option<String> {
+        let real = || (self.trakt_auth_url == TRAKT.auth_url).then(|| "https://api.trakt.tv".to_owned());
+        self.trakt_api_url.clone().or_else(real)
+    }
+
     /// The channels of the addresses.
     ///
     /// # Errors
@@ -232,6 +302,11 @@ impl Options {
         };
         PROVIDERS.into_iter().map(endpoint).collect()
     }
+}
+
+/// A provider by its key in the config.
+fn provider(text: &str) -> Result<&'static Provider, String> {
+    named(text).ok_or_else(|| "it is trakt or mal".to_owned())
 }
 
 /// An address that tokens may be sent to: https, or this machine.

@@ -13,7 +13,10 @@ use std::time::Duration;
 use rustls::RootCertStore;
 
 use crate::store::Reservation;
+use crate::token::Secret;
 
+pub mod device;
+pub mod link;
 pub mod reply;
 pub mod request;
 
@@ -26,6 +29,8 @@ const BODY_MAX_BYTES: usize = 64 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Trakt has answered after twenty seconds on bad days.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Whose account it is, is nice to know and not worth waiting for.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Trakt's front blocks requests without one.
 const USER_AGENT: &str = concat!("kometa-authd/", env!("CARGO_PKG_VERSION"));
 
@@ -43,6 +48,21 @@ pub enum Outcome {
 pub trait Network {
     /// Sends one POST and waits for its whole answer.
     fn post(&self, request: &Request) -> impl Future<Output = Outcome>;
+    /// Asks a data API something with an access token. Nothing depends on the answer, so whoever has
+    /// no way to ask needs none.
+    fn ask(&self, _question: &Question) -> impl Future<Output = Outcome> {
+        async { Outcome::NotSent("there is no way to ask".to_owned()) }
+    }
+}
+
+/// A GET with an access token.
+pub struct Question {
+    /// The address.
+    pub url: String,
+    /// The access token.
+    pub token: Secret,
+    /// The application's id, which Trakt's API wants beside it.
+    pub client_id: Secret,
 }
 
 /// Sends the request that spends what `reservation` was made for.
@@ -85,9 +105,31 @@ impl Network for Https {
             Err(error) => Outcome::Unknown(cause(&error)),
         }
     }
+
+    async fn ask(&self, question: &Question) -> Outcome {
+        self.get(question).await.map_or_else(Outcome::Unknown, Outcome::Answered)
+    }
 }
 
 impl Https {
+    /// Asks a data API; no fault points here, because nothing is spent.
+    async fn get(&self, question: &Question) -> Result<Answer, String> {
+        let client = self.client(&question.url)?;
+        let sent = client
+            .get(&question.url)
+            .header("authorization", format!("Bearer {}", question.token.expose()))
+            .header("trakt-api-version", "2")
+            .header("trakt-api-key", question.client_id.expose())
+            .header("accept", "application/json")
+            .timeout(QUESTION_TIMEOUT)
+            .send()
+            .await;
+        match read(sent.map_err(|error| cause(&error))?).await {
+            Outcome::Answered(answer) => Ok(answer),
+            Outcome::NotSent(why) | Outcome::Unknown(why) => Err(why),
+        }
+    }
+
     /// Looks whether the named certificates can be used, before anything depends on them.
     ///
     /// # Errors

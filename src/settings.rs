@@ -120,6 +120,13 @@ impl References {
         }
     }
 
+    /// Whether Kometa's switch of that name is on, as `KOMETA_NAME` for Kometa in the same environment.
+    #[must_use]
+    pub fn is_on(&self, name: &str) -> bool {
+        let text = self.0.get(&normal(name)).map_or("", Secret::expose).trim();
+        ["true", "1", "t", "yes", "y", "on"].iter().any(|yes| text.eq_ignore_ascii_case(yes))
+    }
+
     /// Takes in a `.env` file's text.
     pub fn add_env_file(&mut self, text: &str) {
         // A line that is none does not cost the lines around it.

@@ -5,7 +5,8 @@
 //! - The first file operation after an answer is one write and one sync of the
 //!   journal; the config file comes second.
 //! - The config file is at every moment wholly old or wholly new, and an edit
-//!   that somebody else made meanwhile is never overwritten.
+//!   that somebody else made meanwhile is never overwritten, nor built upon
+//!   before it has been seen at rest.
 //!
 //! This file never talks to a network, and never decides whose pair is right:
 //! the caller's `make` looks at the text of the moment and says what to write.
@@ -16,9 +17,9 @@ use std::path::{Path, PathBuf};
 
 use crate::disk::{Disk, Open, explain};
 use crate::file::{self, Snapshot, Unreadable};
-use crate::journal::{Held, Intent, Journal, Record};
+use crate::journal::{Held, Journal, Record};
 use crate::splice;
-use crate::token::{Fingerprint, UnixSeconds};
+use crate::token::Fingerprint;
 
 /// Where an account's things are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,9 +106,9 @@ pub enum Refused {
     /// The edit would touch more than the block.
     #[error("{0}")]
     Edit(#[from] splice::Refused),
-    /// Somebody keeps writing.
-    #[error("the file kept changing while it was written")]
-    Contended,
+    /// Somebody wrote meanwhile: what they wrote is looked at first.
+    #[error("somebody else is writing the file")]
+    Changed,
     /// The file is not what it should be for this, and will be looked at again.
     #[error("{0}")]
     NotNow(String),
@@ -166,13 +167,12 @@ pub fn open_journal<D: Disk>(disk: &D, place: &Place) -> Result<Journal<D::Handl
 /// Proves that the answer to a request can be kept, before it is sent: the journal has the intent and
 /// room for the grant, the file can be edited, and its folder takes a file of the new size.
 ///
-/// `make` is the edit with a grant like the one that is expected.
+/// `record` says what is about to be sent; `make` is the edit with a grant like the one that is expected.
 pub fn reserve<D: Disk>(
     disk: &D,
     place: &Place,
     snapshot: &Snapshot<D::Handle>,
-    spends: Fingerprint,
-    now: UnixSeconds,
+    record: &Record,
     make: &Make,
 ) -> Result<Reservation<D::Handle>, Refused> {
     let new = make(&snapshot.text)?.unwrap_or_default();
@@ -181,7 +181,7 @@ pub fn reserve<D: Disk>(
     try_folder(disk, place, snapshot, size)?;
     let mut journal = open_journal(disk, place)?;
     journal
-        .reserve(disk, &Record::Intent(Intent { spends, at: now }), &place.state)
+        .reserve(disk, record, &place.state)
         .map_err(|error| Refused::Journal { path: place.journal.clone(), error })?;
     Ok(Reservation { journal })
 }
@@ -202,31 +202,37 @@ pub fn keep<D: Disk>(
 /// What is to be written, given the text of the moment; `None` where the text is not to be changed.
 pub type Make<'a> = dyn Fn(&str) -> Result<Option<String>, Refused> + 'a;
 
-/// How the file was replaced.
-pub struct Replaced<H> {
-    /// The file as it now is.
-    pub fingerprint: Fingerprint,
-    /// The file that was there before, still open: a writer that had it open writes into it.
-    pub before: Option<Snapshot<H>>,
+/// A file that stood in the config's place: whoever has it open still writes into it.
+pub struct Orphan<H> {
+    /// What it held.
+    pub text: String,
+    /// The file.
+    pub handle: H,
 }
 
-/// How often an edit is made again because the file changed under it.
-const ATTEMPTS_MAX: usize = 16;
-
-/// Puts an edit in the file's place. Built from the file as it is at that moment, verified by `make`,
-/// and taken back where somebody else was faster. `None` where there was nothing to change.
+/// Puts an edit of the text with the fingerprint `seen` in the file's place, verified by `make`, and
+/// takes it back where somebody else was faster. The new fingerprint, or `None` where there was
+/// nothing to change.
+///
+/// Every file that is taken out of the config's place, for good or for a moment, is added to `orphans`:
+/// somebody may have it open, or may have just made it.
 ///
 /// `note` gets a record for the journal before the file is touched. It may be lost: it only helps to
 /// tell our own leftovers from somebody's edit.
 pub fn replace<D: Disk>(
     disk: &D,
     place: &Place,
+    seen: Fingerprint,
+    orphans: &mut Vec<Orphan<D::Handle>>,
     note: &mut dyn FnMut(&Record),
     make: &Make,
-) -> Result<Option<Replaced<D::Handle>>, Refused> {
+) -> Result<Option<Fingerprint>, Refused> {
     let mut way = Way::Exchange;
-    for _ in 0..ATTEMPTS_MAX {
+    loop {
         let base = file::read(disk, &place.config)?;
+        if base.fingerprint != seen {
+            return Err(Refused::Changed);
+        }
         let Some(new) = make(&base.text)?.filter(|new| *new != base.text) else {
             return Ok(None);
         };
@@ -238,15 +244,33 @@ pub fn replace<D: Disk>(
         note(&Record::Edit(base.fingerprint, after));
         let step = match way {
             Way::InPlace => in_place(disk, place, &base, &new)?,
-            Way::Exchange | Way::Rename => by_rename(disk, place, &base, &new, way)?,
+            Way::Exchange | Way::Rename => by_rename(disk, place, &base, &new, way, orphans)?,
         };
         match step {
-            Step::Done => return Ok(Some(Replaced { fingerprint: after, before: Some(base) })),
-            Step::Changed => {}
+            Step::Done => {
+                if way != Way::InPlace {
+                    orphans.push(Orphan { text: base.text, handle: base.handle });
+                }
+                return Ok(Some(after));
+            }
+            Step::Changed => return Err(Refused::Changed),
+            // Each leads on to the next, and none back.
             Step::Use(other) => way = other,
         }
     }
-    Err(Refused::Contended)
+}
+
+/// Keeps a text that could not go into the config in the state folder; the path of it.
+pub fn keep_aside<D: Disk>(disk: &D, place: &Place, text: &str) -> Result<PathBuf, Refused> {
+    ensure_state(disk, &place.state)?;
+    let path = place.redo.with_extension(format!("{}.edit", Fingerprint::of(text.as_bytes())));
+    let write = || {
+        let file = create(disk, &path)?;
+        disk.write_at(&file, text.as_bytes(), 0)?;
+        disk.sync(&file)
+    };
+    write().map_err(|error| Refused::Folder { path: path.clone(), error })?;
+    Ok(path)
 }
 
 /// Finishes or clears away what a crash left behind. To be called under the lock, before anything else.
@@ -347,8 +371,9 @@ fn by_rename<D: Disk>(
     base: &Snapshot<D::Handle>,
     new: &str,
     way: Way,
+    orphans: &mut Vec<Orphan<D::Handle>>,
 ) -> Result<Step, Refused> {
-    let step = rename_steps(disk, place, base, new, way);
+    let step = rename_steps(disk, place, base, new, way, orphans);
     // The name is gone after a rename, holds the old text after an exchange, and the new one after a failure.
     let removed = disk.remove(&place.temp);
     match step {
@@ -365,7 +390,14 @@ fn by_rename<D: Disk>(
     }
 }
 
-fn rename_steps<D: Disk>(disk: &D, place: &Place, base: &Snapshot<D::Handle>, new: &str, way: Way) -> io::Result<Step> {
+fn rename_steps<D: Disk>(
+    disk: &D,
+    place: &Place,
+    base: &Snapshot<D::Handle>,
+    new: &str,
+    way: Way,
+    orphans: &mut Vec<Orphan<D::Handle>>,
+) -> io::Result<Step> {
     use rustix::io::Errno;
     let temp = create(disk, &place.temp)?;
     disk.write_at(&temp, new.as_bytes(), 0)?;
@@ -394,8 +426,14 @@ fn rename_steps<D: Disk>(disk: &D, place: &Place, base: &Snapshot<D::Handle>, ne
     if is_still(disk, &place.temp, base) {
         return Ok(Step::Done);
     }
-    // Somebody was faster by a moment: what came out is their edit, and it goes back at once.
-    disk.exchange(&place.temp, &place.config)?;
+    // Somebody was faster by a moment: what came out is their edit, and it goes back at once. Then what
+    // comes out is ours, or what a third made of it. Whoever read ours in between may still write over it.
+    let theirs = disk.open(&place.temp, Open::Read)?;
+    let back = disk.exchange(&place.temp, &place.config);
+    orphans.push(Orphan { text: base.text.clone(), handle: theirs });
+    if back.is_ok() {
+        orphans.push(Orphan { text: new.to_owned(), handle: disk.open(&place.temp, Open::Read)? });
+    }
     Ok(Step::Changed)
 }
 

@@ -37,6 +37,16 @@ impl Secret {
         Self(text.into())
     }
 
+    /// A secret that nobody can guess: 64 characters that need no escaping anywhere.
+    #[must_use]
+    pub fn random() -> Option<Self> {
+        use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+        use ring::rand::SecureRandom as _;
+        let mut bytes = [0; 48];
+        ring::rand::SystemRandom::new().fill(&mut bytes).ok()?;
+        Some(Self(BASE64_URL_SAFE_NO_PAD.encode(bytes)))
+    }
+
     /// The secret itself, for a request body, the journal or the config file; never for a message.
     #[must_use]
     pub fn expose(&self) -> &str {

@@ -10,7 +10,7 @@ use crate::daemon::{Wake, World};
 use crate::disk::RealDisk;
 use crate::event::{Event, Kind};
 use crate::refresh::request::Request;
-use crate::refresh::{Https, Network, Outcome};
+use crate::refresh::{Https, Network, Outcome, Question};
 use crate::signals::Signals;
 use crate::token::UnixSeconds;
 use crate::watch::Watch;
@@ -56,6 +56,10 @@ impl Real {
 impl Network for Real {
     async fn post(&self, request: &Request) -> Outcome {
         alive_during(self.https.post(request)).await
+    }
+
+    async fn ask(&self, question: &Question) -> Outcome {
+        alive_during(self.https.ask(question)).await
     }
 }
 

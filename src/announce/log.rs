@@ -12,6 +12,11 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::qr;
+
+/// A longer link makes a picture that is wider than many terminals.
+const PICTURE_MAX_BYTES: usize = 100;
+
 /// The form of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
@@ -77,20 +82,23 @@ where
             Level::INFO => (6, "INFO ", "32"),
             _ => (7, "DEBUG", "2"),
         };
-        let Text { about, sentence, fields } = text;
+        let Text { about, sentence, fields, link } = text;
         let about = if about.is_empty() { about } else { format!("{about}: ") };
         if self.journal {
             return writeln!(w, "<{priority}>{about}{sentence}{fields}");
         }
         let now = jiff::Timestamp::from_second(crate::clock::now().0).unwrap_or_default();
         let time = now.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S");
+        // One event is one line, but for a picture that says the link once more.
+        let picture = link.filter(|link| link.len() <= PICTURE_MAX_BYTES).and_then(|link| qr::half_blocks(&link));
+        let picture = picture.map_or_else(String::new, |picture| format!("\n{picture}"));
         if self.color {
             writeln!(
                 w,
-                "\x1b[2m{time}\x1b[0m \x1b[{color}m{name}\x1b[0m \x1b[1m{about}\x1b[0m{sentence}\x1b[2m{fields}\x1b[0m"
+                "\x1b[2m{time}\x1b[0m \x1b[{color}m{name}\x1b[0m \x1b[1m{about}\x1b[0m{sentence}\x1b[2m{fields}\x1b[0m{picture}"
             )
         } else {
-            writeln!(w, "{time} {name} {about}{sentence}{fields}")
+            writeln!(w, "{time} {name} {about}{sentence}{fields}{picture}")
         }
     }
 }
@@ -100,12 +108,16 @@ struct Text {
     about: String,
     sentence: String,
     fields: String,
+    link: Option<String>,
 }
 
 impl Visit for Text {
     fn record_str(&mut self, field: &Field, value: &str) {
         // One event is one line, whatever an error text has in it.
         let value = value.replace(['\n', '\r'], " ");
+        if field.name() == "link" {
+            self.link = Some(value.clone());
+        }
         if field.name() == "about" {
             self.about = value;
         } else if value.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"') {

@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use super::{Account, Daemon, HandleOf, LOCK_RETRY, LOOK_AGAIN_MAX_S, Look, Next, World, facts};
-use crate::decision::{self, Decision, Facts, Urgency, Waiting};
+use crate::decision::{self, Decision, Facts, Urgency, Waiting, sign_in};
 use crate::disk::{Disk, explain};
 use crate::event::{Event, Kind};
 use crate::file::Snapshot;
 use crate::health;
+use crate::health::invitation::{Invitation, invitation};
 use crate::journal::{History, Journal, Record};
 use crate::provider::Provider;
 use crate::settings::Section;
@@ -65,15 +66,28 @@ impl<W: World> Daemon<W> {
         Ok(history)
     }
 
-    pub(super) fn decide(&self, place: &Place, section: &Section, history: &History, urgency: Urgency) -> Decision {
-        let (now, seen) = (self.world.now(), facts::seen(section));
-        decision::decide(&Facts {
-            now,
-            seen,
-            history,
-            kometa: facts::kometa(self.world.disk(), &self.setup, place, now),
-            urgency,
-        })
+    /// What `decide` is told of an account.
+    pub(super) fn facts<'a>(
+        &self,
+        place: &Place,
+        section: &Section,
+        history: &'a History,
+        urgency: Urgency,
+    ) -> Facts<'a> {
+        let (now, seen) = (self.world.now(), facts::seen(section, history));
+        Facts { now, seen, history, kometa: facts::kometa(self.world.disk(), &self.setup, place, now), urgency }
+    }
+
+    fn decide(
+        &self,
+        place: &Place,
+        section: &Section,
+        history: &History,
+        urgency: Urgency,
+        asked: Urgency,
+    ) -> Decision {
+        let facts = self.facts(place, section, history, urgency);
+        sign_in::ask(&facts, self.setup.way(section.provider), asked, decision::decide(&facts))
     }
 
     /// Brings one account to rest: acts until there is nothing to do now, and tells when there is.
@@ -86,6 +100,8 @@ impl<W: World> Daemon<W> {
         mut urgency: Urgency,
     ) -> Option<UnixSeconds> {
         let now = self.world.now();
+        // A start is a person's wish to be asked anew, and so is a reload.
+        let mut asked = if self.configs[config].recovered { urgency } else { urgency.max(Urgency::Asked) };
         if !section.is_used() {
             let name = self.name(config, provider);
             self.tell(config, provider, Event::new(Kind::NotSetUp, name));
@@ -104,7 +120,7 @@ impl<W: World> Daemon<W> {
         let disk = self.world.disk();
         let leftovers =
             !self.configs[config].recovered && (disk.meta(&place.temp).is_ok() || disk.meta(&place.redo).is_ok());
-        if !leftovers && let Decision::Wait { until, reason } = self.decide(place, &section, &history, urgency) {
+        if !leftovers && let Decision::Wait { until, reason } = self.decide(place, &section, &history, urgency, asked) {
             return self.rest(config, &section, &history, until, reason);
         }
         drop((section, history));
@@ -126,7 +142,7 @@ impl<W: World> Daemon<W> {
                 Ok(history) => history,
                 Err(why) => return self.hold(config, provider, Kind::StateUnusable, &why),
             };
-            let decision = self.decide(place, &section, &history, urgency);
+            let decision = self.decide(place, &section, &history, urgency, asked);
             if let Some(pause) = quiet_time(decision, &snapshot, self.world.now(), &mut settled) {
                 // Whoever writes may not be done: what counts is what still stands a moment later.
                 self.world.pause(pause).await;
@@ -146,6 +162,15 @@ impl<W: World> Daemon<W> {
                     urgency = Urgency::Usual;
                     self.spend(config, place, look, Some(why)).await
                 }
+                Decision::AskForCode { round } => {
+                    asked = Urgency::Usual;
+                    self.ask_for_code(config, place, look, round).await
+                }
+                Decision::Poll => {
+                    asked = Urgency::Usual;
+                    self.poll(config, place, look).await
+                }
+                Decision::MakeLink => self.make_link(config, place, &look),
             };
             match next {
                 Next::Again if !self.stopped => {}
@@ -216,15 +241,23 @@ impl<W: World> Daemon<W> {
         let kind = health::kind(reason, history, self.world.now());
         let mut event = Event::new(kind, &name);
         (event.expires_at, event.next_at) = (expires_at, until);
-        if let (Waiting::Retry, Some(trouble)) = (reason, &history.trouble) {
+        if let (Waiting::Retry | Waiting::NeverAuthorized | Waiting::Rejected, Some(trouble)) =
+            (reason, &history.trouble)
+        {
             event.detail.clone_from(&trouble.what);
             event.attempt = Some(trouble.attempts);
+        }
+        let invitation = invitation(reason, history, section.client_id.as_ref(), self.endpoint(provider));
+        if let Some(Invitation { detail, link }) = invitation {
+            // The next poll is nothing that a person waits for.
+            (event.detail, event.link, event.next_at) = (detail, Some(link), None);
         }
         let clock = |at: Option<UnixSeconds>| at.map_or_else(|| "unknown".to_owned(), crate::clock::local);
         let status = match reason {
             Waiting::Valid | Waiting::KometaRuns => {
                 format!("{name} valid until {}, next refresh {}", clock(expires_at), clock(until))
             }
+            Waiting::EnterCode => format!("{name}: {}", event.detail),
             Waiting::Retry => format!("{name} failing, next attempt {}", clock(until)),
             _ => format!("{name}: {reason}"),
         };
@@ -232,6 +265,9 @@ impl<W: World> Daemon<W> {
         account.expires_at = expires_at;
         account.status = status;
         (account.misses, account.hold_until) = (0, None);
+        if let Some(whose) = account.whose.take() {
+            event.detail = whose;
+        }
         match account.news.take() {
             // What was done and what comes next are one line.
             Some(news) if reason == Waiting::Valid => {
@@ -284,9 +320,13 @@ pub(super) fn quiet_time<H>(
     settled: &mut Option<Fingerprint>,
 ) -> Option<Duration> {
     let pause = match decision {
-        Decision::Wait { .. } | Decision::Adopt => return None,
+        Decision::Wait { .. } | Decision::Poll | Decision::MakeLink => return None,
         Decision::SignOut => SIGN_OUT_QUIET,
-        Decision::Publish(_) | Decision::Exchange | Decision::Refresh(_) => QUIET,
+        Decision::Adopt
+        | Decision::Publish(_)
+        | Decision::Exchange
+        | Decision::Refresh(_)
+        | Decision::AskForCode { .. } => QUIET,
     };
     let is_fresh = (-1..=1).contains(&now.since(snapshot.meta.modified_at));
     let waited = settled.replace(snapshot.fingerprint) == Some(snapshot.fingerprint);

@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 
-use super::orphan::Orphan;
 use super::{Daemon, HandleOf, Look, Next, World};
 use crate::decision::{self, Publishing};
 use crate::event::{Event, Kind};
@@ -11,7 +10,7 @@ use crate::provider::Provider;
 use crate::settings::{self, References};
 use crate::splice::{self, Change, Edit};
 use crate::store::{self, Place, Refused};
-use crate::token::Grant;
+use crate::token::{Fingerprint, Grant};
 
 impl<W: World> Daemon<W> {
     /// Takes the file's pair for the current one.
@@ -83,26 +82,28 @@ impl<W: World> Daemon<W> {
         {
             account.overlay = None;
         }
-        match self.write(config, place, provider, &look.history, journal.as_mut()) {
+        match self.write(config, place, (provider, look.snapshot.fingerprint), &look.history, journal.as_mut()) {
             Ok(written) => {
                 if let Some(account) = self.account(config, provider).filter(|_| written) {
                     account.news = Some(kind);
                 }
                 Next::Again
             }
+            Err(Refused::Changed) => Next::Again,
             Err(why) => Next::At(self.hold(config, provider, Kind::GrantWaits, &why)),
         }
     }
 
-    /// Writes the newest pair into the file; false where the file has somebody's own by now.
+    /// Writes the newest pair into the file as it was looked at; false where it has somebody's own.
     pub(super) fn write(
         &mut self,
         config: usize,
         place: &Place,
-        provider: &'static Provider,
+        seen: (&'static Provider, Fingerprint),
         history: &History,
         mut journal: Option<&mut Journal<HandleOf<W>>>,
     ) -> Result<bool, Refused> {
+        let (provider, seen) = seen;
         let Some(held) = &history.current else { return Ok(false) };
         let disk = self.world.disk();
         let foreign = Cell::new(false);
@@ -117,12 +118,17 @@ impl<W: World> Daemon<W> {
                 let _ = journal.note(disk, record);
             }
         };
-        let replaced = store::replace(disk, place, &mut note, &make)?;
+        let mut orphans = Vec::new();
+        let replaced = store::replace(disk, place, seen, &mut orphans, &mut note, &make);
+        if replaced.is_ok() && !foreign.get() {
+            note(&Record::Published);
+        }
+        let after = replaced.as_ref().ok().copied().flatten().unwrap_or(seen);
+        self.remember(config, seen, after, orphans);
+        replaced?;
         if foreign.get() {
             return Ok(false);
         }
-        note(&Record::Published);
-        let look_at = self.world.now().plus(1);
         let watched = &mut self.configs[config];
         if let Some(account) = watched.accounts.iter_mut().find(|account| account.provider == provider) {
             if let Some(held) = &mut account.overlay {
@@ -130,11 +136,7 @@ impl<W: World> Daemon<W> {
             }
             account.misses = 0;
         }
-        if let Some(replaced) = replaced {
-            watched.fingerprint = Some(replaced.fingerprint);
-            watched.orphan =
-                replaced.before.map(|snapshot| Orphan { snapshot, ours: replaced.fingerprint, look_at, looks: 0 });
-        }
+        watched.fingerprint = Some(after);
         Ok(true)
     }
 }

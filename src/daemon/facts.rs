@@ -5,9 +5,10 @@ use std::path::Path;
 
 use super::Setup;
 use super::spend::pretend_grant;
-use crate::decision::{self, Decision, Facts, Kometa, Seen, Urgency};
+use crate::decision::{self, Decision, Facts, Kometa, Seen, Urgency, Waiting, sign_in};
 use crate::disk::Disk;
 use crate::file::{self, Snapshot};
+use crate::health::invitation::{Invitation, invitation};
 use crate::health::{self, Report};
 use crate::journal::{History, Journal, Record};
 use crate::provider::{Login, Provider};
@@ -29,9 +30,16 @@ pub fn look<D: Disk>(disk: &D, setup: &Setup, path: &Path, now: UnixSeconds) -> 
         let mut history = Journal::peek(disk, &place.journal)
             .map_err(|error| Refused::Journal { path: place.journal.clone(), error }.to_string())?;
         let facts = |history: &History, now: UnixSeconds| {
-            let seen = seen(section);
+            let seen = seen(section, history);
             let kometa = kometa(disk, setup, &place, now);
-            decision::decide(&Facts { now, seen, history, kometa, urgency: Urgency::Usual })
+            let facts = Facts { now, seen, history, kometa, urgency: Urgency::Usual };
+            let decided = decision::decide(&facts);
+            match sign_in::ask(&facts, setup.way(section.provider), Urgency::Usual, decided) {
+                // The daemon does these; what holds until then is the wait.
+                Decision::AskForCode { .. } | Decision::MakeLink => decided,
+                Decision::Poll => Decision::Wait { until: Some(now), reason: Waiting::EnterCode },
+                other => other,
+            }
         };
         let mut decision = facts(&history, now);
         // What would have been done that long ago already, with the same file.
@@ -44,6 +52,13 @@ pub fn look<D: Disk>(disk: &D, setup: &Setup, path: &Path, now: UnixSeconds) -> 
             decision = facts(&history, now);
         }
         let mut report = health::report(account_name(path, section.provider), now, section, &history, decision);
+        if let Decision::Wait { reason, .. } = decision {
+            let endpoint = setup.endpoints.iter().find(|endpoint| endpoint.provider == section.provider);
+            let invitation = invitation(reason, &history, section.client_id.as_ref(), endpoint);
+            if let Some(Invitation { detail, link }) = invitation {
+                (report.detail, report.link) = (detail, Some(link));
+            }
+        }
         report.is_overdue = is_overdue;
         Ok(report)
     };
@@ -80,10 +95,11 @@ pub fn pretend_edit(text: &str, provider: &'static Provider) -> Result<String, s
     splice::splice(text, &edit).map(|spliced| spliced.text)
 }
 
-/// What `decide` sees of a section: an address pasted for a provider is not for us to exchange yet.
-pub(super) fn seen(section: &Section) -> Seen {
+/// What `decide` sees of a section: an address that was pasted before there was a link of ours is the
+/// end of somebody else's, and not for us to exchange.
+pub(super) fn seen(section: &Section, history: &History) -> Seen {
     let mut seen = section.seen();
-    if !matches!(section.provider.login, Login::Device { .. }) {
+    if matches!(section.provider.login, Login::PastedUrl { .. }) && history.sign_in.verifier.is_none() {
         seen.once = None;
     }
     seen

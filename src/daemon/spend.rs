@@ -2,6 +2,7 @@
 //!
 //! Invariant: nothing is done with a grant before [`store::keep`] has it.
 
+use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -10,11 +11,11 @@ use super::{Daemon, HandleOf, Look, Next, World};
 use crate::backoff;
 use crate::decision::{self, Refreshing};
 use crate::event::{Event, Kind};
-use crate::journal::{Dead, Held, Journal, Origin, Record, Trouble};
-use crate::provider::Provider;
+use crate::journal::{Dead, Held, Intent, Journal, Origin, Record, Trouble};
+use crate::provider::{Login, Provider};
 use crate::refresh::reply::{self, Reply};
 use crate::refresh::request::{Offer, Request, token_request};
-use crate::refresh::{Outcome, exchange};
+use crate::refresh::{Outcome, exchange, link};
 use crate::store::{self, Place, Refused, Reservation};
 use crate::token::{Fingerprint, Grant, Secret, UnixSeconds};
 
@@ -66,32 +67,34 @@ impl<W: World> Daemon<W> {
         };
         let spends = spent.fingerprint();
         let unknown_before = history.intent.is_some_and(|intent| intent.spends == spends);
-        // Before the reservation: an intent that is on disk means that the request went out.
-        if !self.pace.take(self.world.now()) {
-            return Next::At(Some(self.world.now().plus(60)));
-        }
-        if self.pace.last.is_some_and(|last| self.world.now().since(last) <= 1) {
-            self.world.pause(Duration::from_secs(1)).await;
-        }
-        let disk = self.world.disk();
-        let pretend = pretend_grant(self.world.now());
-        let make = |text: &str| match edit(text, provider, &pretend, &history)? {
-            Some(new) => Ok(Some(new)),
-            None => Err(Refused::NotNow("the file changed just now".to_owned())),
+        let verifier = history.sign_in.verifier.clone();
+        let code = match provider.login {
+            Login::PastedUrl { .. } if old.is_none() => link::code_in(&spent),
+            _ => Some(spent.clone()),
         };
-        let mut reservation = match store::reserve(disk, place, &snapshot, spends, self.world.now(), &make) {
+        let Some(code) = code else {
+            let event = Event::new(Kind::CodeRejected, self.name(config, provider));
+            self.world.announce(event.detail("the address has no code in it"));
+            return self.note_used(config, place, provider, spends);
+        };
+        // Before the reservation: an intent that is on disk means that the request went out.
+        if let Some(later) = self.take_turn().await {
+            return later;
+        }
+        let intent = Record::Intent(Intent { spends, at: self.world.now() });
+        let look = Look { snapshot, section, history };
+        let mut reservation = match self.reserve(config, place, &look, &intent) {
             Ok(reservation) => reservation,
-            Err(why) => return Next::At(self.hold(config, provider, Kind::NothingSent, &why)),
+            Err(next) => return next,
         };
         let offer = match &old {
             Some(token) => Offer::RefreshToken(token),
-            None => Offer::Code { code: &spent, verifier: None },
+            None => Offer::Code { code: &code, verifier: verifier.as_ref() },
         };
-        let endpoint = self.setup.endpoints.iter().find(|endpoint| endpoint.provider == provider);
-        let Some(request) = endpoint.map(|endpoint| token_request(endpoint, &credentials, &offer)) else {
+        let Some(request) = self.endpoint(provider).map(|endpoint| token_request(endpoint, &credentials, &offer))
+        else {
             return Next::At(None);
         };
-        self.pace.last = Some(self.world.now());
         let outcome = self.send(&request, &reservation).await;
         let answer = match outcome {
             Outcome::Answered(answer) => answer,
@@ -106,18 +109,22 @@ impl<W: World> Daemon<W> {
         let now = self.world.now();
         let journal = &mut reservation.journal;
         let record = match reply {
+            Reply::Grant(grant) if old.is_none() => {
+                let seen = (provider, look.snapshot.fingerprint);
+                return self.authorized(config, place, (seen, &credentials), reservation, grant, Some(spends)).await;
+            }
             Reply::Grant(mut grant) => {
                 grant.refresh_token = grant.refresh_token.or_else(|| old.clone());
                 let held = Held {
                     grant,
-                    origin: if old.is_some() { Origin::Refreshed } else { Origin::Authorized },
+                    origin: Origin::Refreshed,
                     at: now,
                     client: credentials.client_id.fingerprint(),
                     draw: self.draw(),
                     published: false,
                 };
-                let used = old.is_none().then_some(spends);
-                return self.commit(config, place, provider, reservation, held, used);
+                let seen = (provider, look.snapshot.fingerprint);
+                return self.commit(config, place, seen, reservation, held, None);
             }
             Reply::Later { what, retry_after_s, settled } => {
                 let settled = settled && !unknown_before;
@@ -130,15 +137,8 @@ impl<W: World> Daemon<W> {
             }
             Reply::Invalid => Record::Dead(Dead { token: spends, at: now, lost: unknown_before }),
             Reply::BadClient => {
-                let trouble = Trouble {
-                    since: journal.history.trouble.as_ref().map_or(now, |trouble| trouble.since),
-                    attempts: journal.history.trouble.as_ref().map_or(1, |trouble| trouble.attempts.saturating_add(1)),
-                    not_before: now.plus(backoff::REFUSED_S),
-                    what: "the provider refused client_id or client_secret".to_owned(),
-                    asked: false,
-                    refused: section.seen().credentials,
-                };
-                Record::Trouble { trouble, settled: !unknown_before }
+                let refused = look.section.seen().credentials;
+                return self.bad_client(config, place, provider, journal, refused, !unknown_before);
             }
         };
         match journal.add(self.world.disk(), &record) {
@@ -150,22 +150,90 @@ impl<W: World> Daemon<W> {
         }
     }
 
-    /// Sends a request; a stop waits for the answer, but not for ever.
+    /// Takes a turn in the pace of requests; where there is none left, when to come back.
+    pub(super) async fn take_turn(&mut self) -> Option<Next> {
+        if !self.pace.take(self.world.now()) {
+            return Some(Next::At(Some(self.world.now().plus(60))));
+        }
+        if self.pace.last.is_some_and(|last| self.world.now().since(last) <= 1) {
+            self.world.pause(Duration::from_secs(1)).await;
+        }
+        self.pace.last = Some(self.world.now());
+        None
+    }
+
+    /// Proves that the answer to what `record` says can be kept.
+    pub(super) fn reserve(
+        &mut self,
+        config: usize,
+        place: &Place,
+        look: &Look<HandleOf<W>>,
+        record: &Record,
+    ) -> Result<Reservation<HandleOf<W>>, Next> {
+        let provider = look.section.provider;
+        let pretend = pretend_grant(self.world.now());
+        let make = |text: &str| match edit(text, provider, &pretend, &look.history)? {
+            Some(new) => Ok(Some(new)),
+            None => Err(Refused::NotNow("the file changed just now".to_owned())),
+        };
+        store::reserve(self.world.disk(), place, &look.snapshot, record, &make)
+            .map_err(|why| Next::At(self.hold(config, provider, Kind::NothingSent, &why)))
+    }
+
+    /// Notes that the provider does not know the client: with other credentials it is tried again at once.
+    pub(super) fn bad_client(
+        &mut self,
+        config: usize,
+        place: &Place,
+        provider: &'static Provider,
+        journal: &mut Journal<HandleOf<W>>,
+        refused: Option<Fingerprint>,
+        settled: bool,
+    ) -> Next {
+        let now = self.world.now();
+        let before = journal.history.trouble.as_ref();
+        let trouble = Trouble {
+            since: before.map_or(now, |trouble| trouble.since),
+            attempts: before.map_or(1, |trouble| trouble.attempts.saturating_add(1)),
+            not_before: now.plus(backoff::REFUSED_S),
+            what: "the provider refused client_id or client_secret".to_owned(),
+            asked: false,
+            refused,
+        };
+        match journal.add(self.world.disk(), &Record::Trouble { trouble, settled }) {
+            Ok(()) => Next::Again,
+            Err(error) => {
+                let why = Refused::Journal { path: place.journal.clone(), error };
+                Next::At(self.hold(config, provider, Kind::StateUnusable, &why))
+            }
+        }
+    }
+
+    /// Notes that a PIN or an address is not to be looked at again.
+    fn note_used(&mut self, config: usize, place: &Place, provider: &'static Provider, used: Fingerprint) -> Next {
+        let disk = self.world.disk();
+        let noted = store::open_journal(disk, place).and_then(|mut journal| {
+            let added = journal.add(disk, &Record::Used(used));
+            added.map_err(|error| Refused::Journal { path: place.journal.clone(), error })
+        });
+        match noted {
+            Ok(()) => Next::Again,
+            Err(why) => Next::At(self.hold(config, provider, Kind::StateUnusable, &why)),
+        }
+    }
+
+    /// Sends a request that spends something.
     pub(super) async fn send(&mut self, request: &Request, reservation: &Reservation<HandleOf<W>>) -> Outcome {
-        let mut post = pin!(exchange(&self.world, request, reservation));
-        let first = tokio::select! {
-            biased;
-            outcome = &mut post => Some(outcome),
-            () = self.world.stopping() => None,
-        };
-        let Some(outcome) = first else {
-            self.stopped = true;
-            return tokio::select! {
-                biased;
-                outcome = &mut post => outcome,
-                () = self.world.pause(STOP_GRACE) => Outcome::Unknown("stopped before the answer came".to_owned()),
-            };
-        };
+        let post = exchange(&self.world, request, reservation);
+        let (outcome, stopped) = answered(&self.world, post).await;
+        self.stopped |= stopped;
+        outcome
+    }
+
+    /// Sends a request that spends nothing.
+    pub(super) async fn post(&mut self, request: &Request) -> Outcome {
+        let (outcome, stopped) = answered(&self.world, self.world.post(request)).await;
+        self.stopped |= stopped;
         outcome
     }
 
@@ -174,11 +242,12 @@ impl<W: World> Daemon<W> {
         &mut self,
         config: usize,
         place: &Place,
-        provider: &'static Provider,
+        seen: (&'static Provider, Fingerprint),
         mut reservation: Reservation<HandleOf<W>>,
         held: Held,
         used: Option<Fingerprint>,
     ) -> Next {
+        let provider = seen.0;
         let kept = store::keep(self.world.disk(), place, &mut reservation, &held);
         let journal = &mut reservation.journal;
         let expires_at = decision::expires_at(&held);
@@ -196,7 +265,7 @@ impl<W: World> Daemon<W> {
             journal.history.apply(&Record::Used(used));
         }
         let history = journal.history.clone();
-        let written = self.write(config, place, provider, &history, Some(journal));
+        let written = self.write(config, place, seen, &history, Some(journal));
         match (kept, written) {
             (Ok(()), Ok(written)) => {
                 if let Some(account) = self.account(config, provider).filter(|_| written) {
@@ -204,6 +273,8 @@ impl<W: World> Daemon<W> {
                 }
                 Next::Again
             }
+            // In the journal it is safe: whoever writes the file may finish first.
+            (Ok(()), Err(Refused::Changed)) => Next::Again,
             (Ok(()), Err(why)) => Next::At(self.hold(config, provider, Kind::GrantWaits, &why)),
             (Err(why), Ok(_)) => {
                 let mut event = Event::new(kind, self.name(config, provider));
@@ -255,6 +326,25 @@ impl<W: World> Daemon<W> {
         }
         Next::Again
     }
+}
+
+/// Waits for an answer; a stop waits for it as well, but not for ever. Tells whether there was one.
+async fn answered<W: World>(world: &W, post: impl Future<Output = Outcome>) -> (Outcome, bool) {
+    let mut post = pin!(post);
+    let first = tokio::select! {
+        biased;
+        outcome = &mut post => Some(outcome),
+        () = world.stopping() => None,
+    };
+    let Some(outcome) = first else {
+        let late = tokio::select! {
+            biased;
+            outcome = &mut post => outcome,
+            () = world.pause(STOP_GRACE) => Outcome::Unknown("stopped before the answer came".to_owned()),
+        };
+        return (late, true);
+    };
+    (outcome, false)
 }
 
 /// A grant as large as any, to try an edit with before a token is spent for the real one.

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::sign_in::{Code, Ended};
 use super::*;
 use crate::disk::RealDisk;
 
@@ -31,7 +32,7 @@ fn held(n: u8, origin: Origin, published: bool) -> Held {
 type Drawn = (u8, u8, u8, bool);
 
 fn drawn() -> impl Strategy<Value = Drawn> {
-    (0..10_u8, 0..20_u8, 0..20_u8, any::<bool>())
+    (0..16_u8, 0..20_u8, 0..20_u8, any::<bool>())
 }
 
 fn record((kind, n, m, yes): Drawn) -> Record {
@@ -46,6 +47,20 @@ fn record((kind, n, m, yes): Drawn) -> Record {
         5 => Record::SignedOut(at(n)),
         6 => Record::Succeeded(at(n)),
         7 => Record::Edit(fingerprint(n), fingerprint(m)),
+        10 => Record::LoggedOut(at(n)),
+        11 => Record::SignIn(Step::Asked(u32::from(n))),
+        12 => Record::SignIn(Step::Polled { at: at(n), interval_s: i64::from(m) }),
+        13 => Record::SignIn(Step::Ended([Ended::Denied, Ended::Expired, Ended::Lost][usize::from(m % 3)])),
+        14 => Record::SignIn(Step::Link(Secret::new(format!("verifier-{n}")))),
+        15 => Record::SignIn(Step::Came(Code {
+            device_code: Secret::new(format!("device-{n}")),
+            user_code: format!("CODE{m}"),
+            page: "https://trakt.tv/activate".to_owned(),
+            interval_s: i64::from(n),
+            poll_at: at(n),
+            expires_at: at(m),
+            client: fingerprint(n),
+        })),
         8 => {
             let refused = yes.then(|| fingerprint(n));
             let what = "no network".to_owned();

@@ -81,7 +81,7 @@ pub fn classify(answer: &Answer) -> Reply {
 
 /// The OAuth `error` of a JSON body, if it has the form that RFC 6749 section 5.2 allows; nothing
 /// else of a body is ever shown.
-fn error_code(body: &[u8]) -> Option<String> {
+pub(super) fn error_code(body: &[u8]) -> Option<String> {
     let value: Value = serde_json::from_slice(body).ok()?;
     let code = value.get("error")?.as_str()?;
     let plain = code.len() <= 40 && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');

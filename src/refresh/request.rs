@@ -79,7 +79,15 @@ pub fn token_request(endpoint: &Endpoint, credentials: &Credentials, offer: &Off
     encode(endpoint, endpoint.provider.token_path, &fields)
 }
 
-fn encode(endpoint: &Endpoint, path: &str, fields: &[(&str, &str)]) -> Request {
+/// The request that ends a token's life (RFC 7009); none where the provider has no endpoint for it.
+#[must_use]
+pub fn revoke_request(endpoint: &Endpoint, credentials: &Credentials, token: &Secret) -> Option<Request> {
+    let mut fields = vec![("token", token.expose()), ("client_id", credentials.client_id.expose())];
+    fields.extend(credentials.client_secret.as_ref().map(|secret| ("client_secret", secret.expose())));
+    Some(encode(endpoint, endpoint.provider.revoke_path?, &fields))
+}
+
+pub(super) fn encode(endpoint: &Endpoint, path: &str, fields: &[(&str, &str)]) -> Request {
     let url = format!("{}{path}", endpoint.auth_url);
     match endpoint.provider.encoding {
         Encoding::Json => {

@@ -377,6 +377,8 @@ impl Run {
             references: References::default(),
             times: "05:00".parse().expect("a time"),
             zone: jiff::tz::TimeZone::UTC,
+            device_login: false,
+            api_url: None,
         };
         Box::pin(async move { Daemon::new(world, setup).run().await })
     }

@@ -177,6 +177,8 @@ pub fn program() -> Command {
     }
     // What the hour of the test is must not matter.
     command.env("KOMETA_AUTHD_KOMETA_TIMES", "off");
+    // Nobody is asked to authorize but in the tests of that.
+    command.env("KOMETA_AUTHD_DEVICE_LOGIN", "off");
     command.env("TZ", "UTC").env_remove("NOTIFY_SOCKET").env_remove("STATE_DIRECTORY").stdin(Stdio::null());
     command
 }

@@ -1,0 +1,128 @@
+//! Two people's edits of one text, made at the same moment, in one text.
+//!
+//! Pure. Line by line, as `diff3` does it. Where both changed the same lines
+//! in different ways there is no answer, and this file never invents one.
+
+use std::ops::Range;
+
+use similar::{Algorithm, DiffOp, capture_diff_slices};
+
+/// The text with both edits in it: `one` and `other` were each made from `base`. Where both added
+/// lines at the same place, those of `one` come first. `None` where they contradict each other.
+#[must_use]
+pub fn merge(base: &str, one: &str, other: &str) -> Option<String> {
+    let [base, one, other] = [base, one, other].map(|text| text.split_inclusive('\n').collect::<Vec<_>>());
+    let mut merged = String::new();
+    let (mut ones, mut others) =
+        (changes(&base, &one).into_iter().peekable(), changes(&base, &other).into_iter().peekable());
+    let mut at = 0;
+    loop {
+        let (mine, theirs) = (ones.peek(), others.peek());
+        let is_mine = match (mine, theirs) {
+            (None, None) => break,
+            (Some(mine), Some(theirs)) => {
+                if mine.from.start < theirs.from.end && theirs.from.start < mine.from.end {
+                    // The same lines: fine only if they became the same.
+                    if mine.from != theirs.from || one[mine.to.clone()] != other[theirs.to.clone()] {
+                        return None;
+                    }
+                    others.next();
+                    true
+                } else if mine.from == theirs.from {
+                    // Both added lines; what they begin with alike is one addition.
+                    let (mine, theirs) = (&one[mine.to.clone()], &other[theirs.to.clone()]);
+                    let alike = mine.iter().zip(theirs).take_while(|(mine, theirs)| mine == theirs).count();
+                    let place = ones.next()?.from.start;
+                    merged.extend(base[at..place].iter().copied());
+                    at = place;
+                    merged.extend(mine.iter().chain(&theirs[alike..]).copied());
+                    others.next();
+                    continue;
+                } else {
+                    (mine.from.start, mine.from.end) <= (theirs.from.start, theirs.from.end)
+                }
+            }
+            (mine, _) => mine.is_some(),
+        };
+        let (change, lines) = if is_mine { (ones.next()?, &one) } else { (others.next()?, &other) };
+        merged.extend(base[at..change.from.start].iter().copied());
+        merged.extend(lines[change.to].iter().copied());
+        at = change.from.end;
+    }
+    merged.extend(base[at..].iter().copied());
+    Some(merged)
+}
+
+/// Lines of the base, and what became of them.
+struct Change {
+    from: Range<usize>,
+    to: Range<usize>,
+}
+
+/// In order, with at least one unchanged line between any two.
+fn changes(base: &[&str], edited: &[&str]) -> Vec<Change> {
+    let mut changes: Vec<Change> = Vec::new();
+    for op in capture_diff_slices(Algorithm::Myers, base, edited) {
+        if matches!(op, DiffOp::Equal { .. }) {
+            continue;
+        }
+        let (from, to) = (op.old_range(), op.new_range());
+        match changes.last_mut() {
+            Some(last) if last.from.end == from.start => (last.from.end, last.to.end) = (from.end, to.end),
+            _ => changes.push(Change { from, to }),
+        }
+    }
+    changes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What each of two edits does to the other, case by case.
+    #[test]
+    fn table() {
+        let base = "a\nb\nc\nd\n";
+        for (what, one, other, expected) in [
+            ("nothing", base, base, Some(base)),
+            ("one of them", "a\nB\nc\nd\n", base, Some("a\nB\nc\nd\n")),
+            ("the other", base, "a\nb\nc\n", Some("a\nb\nc\n")),
+            ("different lines", "A\nb\nc\nd\n", "a\nb\nc\nD\n", Some("A\nb\nc\nD\n")),
+            ("neighbours", "a\nB\nc\nd\n", "a\nb\nC\nd\n", Some("a\nB\nC\nd\n")),
+            ("both at the end", "a\nb\nc\nd\n1\n", "a\nb\nc\nd\n2\n", Some("a\nb\nc\nd\n1\n2\n")),
+            ("the same addition", "a\nb\nc\nd\n1\n", "a\nb\nc\nd\n1\n", Some("a\nb\nc\nd\n1\n")),
+            ("one began as the other", "a\nb\nc\nd\n1\n", "a\nb\nc\nd\n1\n2\n", Some("a\nb\nc\nd\n1\n2\n")),
+            ("the same change", "a\nX\nc\nd\n", "a\nX\nc\nd\n", Some("a\nX\nc\nd\n")),
+            ("added before what the other changed", "a\n1\nb\nc\nd\n", "a\nB\nc\nd\n", Some("a\n1\nB\nc\nd\n")),
+            ("one line, two ways", "a\nX\nc\nd\n", "a\nY\nc\nd\n", None),
+            ("changed in what the other removed", "a\nX\nc\nd\n", "a\nd\n", None),
+            ("added in what the other removed", "a\nb\n1\nc\nd\n", "a\nd\n", None),
+        ] {
+            assert_eq!(merge(base, one, other).as_deref(), expected, "{what}");
+        }
+    }
+
+    proptest! {
+        /// One edit alone comes through whole, and the same edit twice is one edit.
+        #[test]
+        fn one_edit_alone(base in "([ab]{0,2}\n){0,8}", edited in "([ab]{0,2}\n){0,8}") {
+            prop_assert_eq!(merge(&base, &edited, &base), Some(edited.clone()));
+            prop_assert_eq!(merge(&base, &base, &edited), Some(edited.clone()));
+            prop_assert_eq!(merge(&base, &edited, &edited), Some(edited));
+        }
+
+        /// Lines that either added are all there, wherever both left the base alone.
+        #[test]
+        fn additions_stay(base in "(x\n){1,6}", one in 0..6_usize, other in 0..6_usize) {
+            let add = |at: usize, line: &str| {
+                let mut lines: Vec<&str> = base.split_inclusive('\n').collect();
+                lines.insert(at.min(lines.len()), line);
+                lines.concat()
+            };
+            let merged = merge(&base, &add(one, "one\n"), &add(other, "other\n")).unwrap_or_default();
+            prop_assert!(merged.contains("one\n") && merged.contains("other\n"));
+            prop_assert_eq!(merged.len(), base.len() + 10);
+        }
+    }
+}
