@@ -41,6 +41,8 @@ pub struct Notice {
     pub detail: String,
     /// What to do, or nothing.
     pub todo: String,
+    /// An address for a person to open.
+    pub link: Option<String>,
     /// When the access token ends.
     pub expires_at: Option<UnixSeconds>,
     /// For a recovery: what was wrong.
@@ -62,6 +64,7 @@ impl Notice {
             sentence: sentence.to_owned(),
             detail: event.detail.clone(),
             todo: todo.to_owned(),
+            link: event.link.clone(),
             expires_at: event.expires_at,
             before: None,
             at,
@@ -79,6 +82,7 @@ impl Notice {
             sentence: problem.sentence.clone(),
             detail: problem.detail.clone(),
             todo: problem.todo.clone(),
+            link: problem.link.clone(),
             expires_at: problem.expires_at,
             before: None,
             at,
@@ -96,6 +100,7 @@ impl Notice {
             sentence: "this is a test, sent by `kometa-authd notify --test`".to_owned(),
             detail: String::new(),
             todo: "nothing: messages of kometa-authd arrive here".to_owned(),
+            link: None,
             expires_at: None,
             before: None,
             at,
@@ -143,6 +148,7 @@ impl Notice {
         row("What happened", &self.sentence);
         row("It is over that", self.before.as_deref().unwrap_or_default());
         row("Because", &self.detail);
+        row("Link", self.link.as_deref().unwrap_or_default());
         row("Still works", &self.still_works());
         row("What to do", if self.saying == Saying::Recovered { "nothing" } else { &self.todo });
         row("Where", &self.place());
@@ -191,6 +197,7 @@ impl Notice {
             "message": self.sentence,
             "detail": self.detail,
             "todo": self.todo,
+            "link": self.link,
             "text": self.body(),
             "expires_at": self.expires_at.map(|at| at.0),
             "at": self.at.0,

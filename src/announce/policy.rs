@@ -49,6 +49,7 @@ fn telling(event: &Event) -> Telling {
         | Kind::KometaRuns
         | Kind::SignedOut
         | Kind::StaysSignedOut
+        | Kind::LoggedOut
         | Kind::NotSetUp
         | Kind::Readable => Telling::Over,
         // These come to rest with a next time where all is well, and without one where more is to come.
@@ -75,6 +76,8 @@ pub struct Problem {
     pub detail: String,
     /// What to do.
     pub todo: String,
+    /// An address for a person to open.
+    pub link: Option<String>,
     /// When the access token ends.
     pub expires_at: Option<UnixSeconds>,
     /// Since when.
@@ -139,6 +142,7 @@ impl Told {
     fn meet(&mut self, now: UnixSeconds, event: &Event, after_s: i64) {
         let (_, sentence, todo) = event.kind.row();
         let name = event.kind.name();
+        let name_met = name.clone();
         let known = self.problems.iter().position(|old| old.event == name && old.subject == event.subject);
         let index = known.unwrap_or_else(|| {
             self.problems.push(Problem {
@@ -147,6 +151,7 @@ impl Told {
                 sentence: String::new(),
                 detail: String::new(),
                 todo: String::new(),
+                link: None,
                 expires_at: None,
                 since: now,
                 told_at: None,
@@ -156,6 +161,12 @@ impl Told {
             });
             self.problems.len() - 1
         });
+        if is_sign_in(&name_met) {
+            // Each follows from the one before: only the newest is reminded of, and none is told anew.
+            let others = self.problems.iter_mut().enumerate().filter(|(other, _)| *other != index);
+            let others = others.map(|(_, other)| other).filter(|other| other.subject == event.subject);
+            others.filter(|other| is_sign_in(&other.event)).for_each(|other| other.is_met = false);
+        }
         let problem = &mut self.problems[index];
         (problem.is_met, problem.after_s) = (true, after_s);
         // A clock that was wrong must not silence anything.
@@ -163,6 +174,7 @@ impl Told {
         problem.told_at = problem.told_at.map(|at| at.min(now));
         (problem.sentence, problem.todo) = (sentence.to_owned(), todo.to_owned());
         problem.detail.clone_from(&event.detail);
+        problem.link.clone_from(&event.link);
         problem.expires_at = event.expires_at.or(problem.expires_at);
     }
 
@@ -185,7 +197,7 @@ impl Told {
         let problem = |problem: &Problem| {
             json!({
                 "event": problem.event, "subject": problem.subject, "sentence": problem.sentence,
-                "detail": problem.detail, "todo": problem.todo, "expires_at": problem.expires_at.map(|at| at.0),
+                "detail": problem.detail, "todo": problem.todo, "link": problem.link, "expires_at": problem.expires_at.map(|at| at.0),
                 "since": problem.since.0, "told_at": problem.told_at.map(|at| at.0), "times": problem.times,
             })
         };
@@ -206,6 +218,7 @@ impl Told {
                 sentence: text("sentence"),
                 detail: text("detail"),
                 todo: text("todo"),
+                link: value["link"].as_str().map(str::to_owned),
                 expires_at: time("expires_at"),
                 since: time("since")?,
                 told_at: time("told_at"),
@@ -240,6 +253,21 @@ impl Problem {
             Some(at) => Some(at.plus(REMIND_S)),
         }
     }
+}
+
+/// Whether a problem is one of those that a sign-in ends.
+fn is_sign_in(event: &str) -> bool {
+    [
+        Kind::NeedsAuthorization,
+        Kind::Rejected,
+        Kind::RejectedAfterLostAnswer,
+        Kind::EnterCode,
+        Kind::PasteAddress,
+        Kind::CodeDenied,
+        Kind::CodesUnused,
+    ]
+    .iter()
+    .any(|kind| kind.name() == event)
 }
 
 /// Whether a subject is `config.yml#trakt`, and not a path.
@@ -391,6 +419,24 @@ mod tests {
         told.take(at(0), &event(Kind::Rejected, ACCOUNT));
         assert!(told.take(at(1), &Event::new(Kind::Adopted, ACCOUNT)).is_empty());
         assert_eq!(told.problems().len(), 1);
+    }
+
+    /// What leads to a sign-in is told as it comes, with the link; only the newest is reminded of, and a restart
+    /// that begins anew with a code repeats nothing.
+    #[test]
+    fn sign_in() {
+        let mut told = Told::default();
+        let mut code = event(Kind::EnterCode, ACCOUNT).detail("enter ABCD1234");
+        code.link = Some("https://trakt.tv/activate/ABCD1234".to_owned());
+        let said = told.take(at(0), &code);
+        assert!(said[0].body().contains("https://trakt.tv/activate/ABCD1234"), "{}", said[0].body());
+        assert!(told.take(at(600), &code.clone().detail("enter EFGH5678")).is_empty());
+        assert_eq!(told.take(at(1200), &event(Kind::CodesUnused, ACCOUNT)).len(), 1);
+        assert_eq!(told.next_at(), Some(at(1200 + REMIND_S)));
+        let mut told = Told::from_json(&told.to_json());
+        assert!(told.take(at(1300), &code).is_empty());
+        assert!(told.take(at(1400), &event(Kind::CodesUnused, ACCOUNT)).is_empty());
+        assert_eq!(sayings(&told.take(at(1500), &event(Kind::Scheduled, ACCOUNT))), [Saying::Recovered]);
     }
 
     /// A clock that was ahead silences nothing for longer than a day.
