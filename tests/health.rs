@@ -1,4 +1,5 @@
 //! `status` and `healthcheck`: from the state folder and the file alone.
+#![cfg(feature = "sandbox")]
 #![allow(clippy::disallowed_methods, reason = "the tests play the person and the system")]
 
 mod support;

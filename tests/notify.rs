@@ -1,4 +1,5 @@
 //! People are told: each format at a real receiver, each channel that is of no use, once and not twice.
+#![cfg(feature = "sandbox")]
 #![allow(clippy::disallowed_methods, reason = "the tests play the person and the system")]
 
 mod support;

@@ -1,7 +1,7 @@
 //! The way out for messages: each in a task of its own, with a time limit, so
 //! that a channel that hangs holds up nobody.
 //!
-//! Invariant: sending returns at once. At most [`WAITING_MAX`] messages are on
+//! Invariant: sending returns at once. At most `WAITING_MAX` messages are on
 //! their way; the next one is dropped, and the log says so.
 
 use std::path::PathBuf;
