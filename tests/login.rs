@@ -330,7 +330,8 @@ impl Terminal {
         let quoted = |part: &std::ffi::OsStr| format!("'{}'", part.to_str().unwrap());
         let line: Vec<String> = std::iter::once(command.get_program()).chain(command.get_args()).map(quoted).collect();
         let mut script = Command::new("script");
-        script.args(["-qfec", &line.join(" "), "/dev/null"]);
+        // Not one shell more, which Ctrl-C would end with a status of its own.
+        script.args(["-qfec", &format!("exec {}", line.join(" ")), "/dev/null"]);
         for (name, value) in command.get_envs() {
             match value {
                 Some(value) => script.env(name, value),
