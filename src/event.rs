@@ -145,7 +145,7 @@ impl Kind {
             ),
             Self::Rejected => (
                 Error,
-                "the provider rejected the refresh token (invalid_grant): revoked, or spent by somebody who did not save the new one",
+                "the provider rejected the refresh token: revoked, or spent by somebody who did not save the new one",
                 "authorize again: run `kometa-authd login`, or put a new pin into the trakt section; a Kometa with --read-only-config loses tokens like this",
             ),
             Self::EnterCode => (

@@ -77,6 +77,8 @@ pub struct Provider {
     pub revoke_path: Option<&'static str>,
     /// The encoding of the token endpoint's bodies.
     pub encoding: Encoding,
+    /// The `error` codes (RFC 6749 section 5.2) by which it calls a refresh token or a code dead.
+    pub dead_errors: &'static [&'static str],
     /// The `redirect_uri` that the application was registered with, where requests must name one.
     pub redirect_uri: Option<&'static str>,
     /// The keys of the `authorization` block, in Kometa's order.
@@ -100,6 +102,7 @@ pub static TRAKT: Provider = Provider {
     token_path: "/oauth/token",
     revoke_path: Some("/oauth/revoke"),
     encoding: Encoding::Json,
+    dead_errors: &["invalid_grant"],
     redirect_uri: Some("urn:ietf:wg:oauth:2.0:oob"),
     keys: &[Key::AccessToken, Key::TokenType, Key::ExpiresIn, Key::RefreshToken, Key::Scope, Key::CreatedAt],
     known_keys: &["client_id", "client_secret", "pin", "force_refresh", "authorization"],
@@ -112,7 +115,9 @@ pub static TRAKT: Provider = Provider {
     applications_page: "https://trakt.tv/oauth/applications",
 };
 
-/// `MyAnimeList`. Source: <https://myanimelist.net/apiconfig/references/authorization>.
+/// `MyAnimeList`. Source: <https://myanimelist.net/apiconfig/references/authorization>; and for its
+/// `invalid_request` what its clients saw in July 2025: "The refresh token is invalid", with status 401.
+/// A request that lacks nothing and is called invalid has nothing else in it that could be.
 pub static MAL: Provider = Provider {
     name: "mal",
     title: "MyAnimeList",
@@ -120,6 +125,7 @@ pub static MAL: Provider = Provider {
     token_path: "/v1/oauth2/token",
     revoke_path: None,
     encoding: Encoding::Form,
+    dead_errors: &["invalid_grant", "invalid_request"],
     redirect_uri: None,
     keys: &[Key::AccessToken, Key::TokenType, Key::ExpiresIn, Key::RefreshToken],
     known_keys: &["client_id", "client_secret", "cache_expiration", "localhost_url", "authorization"],

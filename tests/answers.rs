@@ -4,12 +4,13 @@
 
 mod support;
 
-use kometa_authd::provider::TRAKT;
+use kometa_authd::provider::{MAL, TRAKT};
 use kometa_authd::sandbox::rules::{Client, DeadAnswer, Rotation};
 use kometa_authd::sandbox::{Options, Sandbox};
 use kometa_authd::token::Secret;
 use support::{
-    CLIENT, CLIENT_SECRET, Home, config_with, fault, posts, program, refresh_token, said, sandbox, value, wait_posts,
+    CLIENT, CLIENT_SECRET, Home, config_with, fault, link, mal_section, posts, program, refresh_token, said, sandbox,
+    value, wait_posts,
 };
 
 /// A token of an hour that is due, but not so old that its end is near.
@@ -237,6 +238,49 @@ fn dead_token() {
         assert_eq!(posts(&sandbox).len(), 2, "{log}");
         assert_in_file(&home, &sandbox, "dead");
     }
+}
+
+/// `MyAnimeList` says `invalid_request` of a dead token and of a dead code: a person is asked at once and
+/// told once, the pair stays in the file, and the address that the link ends on heals it.
+#[test]
+fn dead_token_of_mal() {
+    let sandbox = sandbox();
+    sandbox.set_rules(|rules| rules.dead = DeadAnswer::InvalidRequest);
+    let grant = sandbox.issue(&MAL, CLIENT, 40 * 86_400);
+    assert!(sandbox.revoke(refresh_token(&grant)));
+    let home = Home::new(&mal_section(&grant));
+    let before = home.text();
+    let daemon = home.daemon(&sandbox);
+    let line = daemon.wait_log(&["ERROR", "config.yml#mal", "open the link"]);
+    assert!(line.contains("the provider rejected the refresh token"), "{line}");
+    assert_eq!(home.output("status", &sandbox, &[]).status.code(), Some(2));
+    assert_eq!((home.text(), posts(&sandbox).len()), (before.clone(), 1));
+    let paste = |address: &str| home.replace(&before.replace("localhost_url:", &format!("localhost_url: {address}")));
+    paste("http://localhost/?code=of-yesterday");
+    daemon.wait_log(&["ERROR", "rejected the pin or address"]);
+    paste(&sandbox.authorize(&link(&line)).unwrap());
+    daemon.wait_log(&["authorized, new pair is in the file"]);
+    let (_, log) = daemon.stop();
+    assert_eq!(posts(&sandbox).len(), 3, "{log}");
+    assert_eq!(value(&home.text(), "refresh_token"), refresh_token(&sandbox.live(&MAL, CLIENT).unwrap()).expose());
+}
+
+/// A good token that the provider calls dead on a bad day is not thrown away: a person is asked, and the
+/// next attempt (asked for with SIGHUP) gets a new pair with it.
+#[test]
+fn wrongly_called_dead() {
+    let sandbox = sandbox();
+    fault(&sandbox, "invalid-grant");
+    let home = due(&sandbox);
+    let before = home.text();
+    let daemon = home.daemon(&sandbox);
+    daemon.wait_log(&["ERROR", "rejected the refresh token"]);
+    assert_eq!(home.text(), before);
+    daemon.reload();
+    daemon.wait_log(&["token refreshed"]);
+    daemon.stop();
+    assert_in_file(&home, &sandbox, "wrongly called dead");
+    assert_eq!(sandbox.ledger().spent_and_reused(), (1, 0));
 }
 
 /// A PIN that was used before or is too old is refused once, said, and not sent again, also after a

@@ -42,7 +42,7 @@ fn documented_fields() {
     home.write(&config_with(&old));
     home.age();
     let daemon = home.daemon(&sandbox);
-    daemon.wait_log(&["invalid_grant"]);
+    daemon.wait_log(&["rejected the refresh token"]);
     let status = home.status(&sandbox);
     check(&status);
     assert_eq!((status["daemon"].as_str(), status["state"].as_str()), (Some("running"), Some("needs_a_person")));
@@ -90,7 +90,7 @@ fn needs_a_person() {
     assert!(sandbox.revoke(refresh_token(&dead)));
     let home = Home::new(&config_with(&dead));
     let daemon = home.daemon(&sandbox);
-    daemon.wait_log(&["invalid_grant"]);
+    daemon.wait_log(&["rejected the refresh token"]);
     let output = home.output("healthcheck", &sandbox, &[]);
     let why = String::from_utf8(output.stdout).unwrap();
     assert_eq!((output.status.code(), why.lines().count()), (Some(1), 1), "{why}");

@@ -15,7 +15,7 @@ use kometa_authd::provider::{MAL, TRAKT};
 use kometa_authd::sandbox::rules::Rules;
 use kometa_authd::sandbox::world::World;
 use kometa_authd::sandbox::{Options, Sandbox};
-use support::{CLIENT, Home, PATIENCE, Running, around, config_with, fault, refresh_token, value};
+use support::{CLIENT, Home, PATIENCE, Running, around, config_with, fault, link, refresh_token, value};
 
 const EMPTY: &str = "## mine\ntrakt:\n  client_id: test-client-id  # keep\n  pin:\n  authorization:\n    access_token:\n    token_type:\n    expires_in:\n    refresh_token:\n    scope:\n    created_at:\n";
 const EMPTY_MAL: &str = "mal:\n  client_id: test-client-id\n  localhost_url:\n  authorization:\n    access_token:\n    token_type:\n    expires_in:\n    refresh_token:\n";
@@ -256,7 +256,7 @@ fn rejected_token() {
     assert!(sandbox.ledger().codes.devices.is_empty());
     let daemon = daemon(&home, &sandbox);
     let line = daemon.wait_log(&["enter the code", &user_code_later(&sandbox)]);
-    assert!(line.contains("invalid_grant"), "{line}");
+    assert!(line.contains("rejected the refresh token"), "{line}");
     assert!(sandbox.approve_device(&user_code(&sandbox)));
     daemon.wait_log(&["authorized, new pair is in the file"]);
     assert_eq!(value(&home.text(), "refresh_token"), refresh_token(&sandbox.live(&TRAKT, CLIENT).unwrap()).expose());
@@ -266,12 +266,6 @@ fn rejected_token() {
 fn user_code_later(sandbox: &Sandbox) -> String {
     wait_codes(sandbox, 1);
     user_code(sandbox)
-}
-
-/// The link of a log line.
-fn link(line: &str) -> String {
-    let start = line.find("link=").unwrap() + "link=".len();
-    line[start..].split(' ').next().unwrap().to_owned()
 }
 
 /// MyAnimeList from the link to the grant: a person opens the announced link and pastes the address into

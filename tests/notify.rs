@@ -202,7 +202,13 @@ fn kometa_webhooks() {
     assert_eq!((&body["event"], &body["critical"]), (&json!("error"), &json!(true)));
     let error = body["error"].as_str().unwrap();
     let place = format!("Where: {}, section trakt", home.config.display());
-    for part in ["config.yml#trakt", "(invalid_grant)", "Still works: nothing", "What to do: authorize again", &place] {
+    for part in [
+        "config.yml#trakt",
+        "rejected the refresh token",
+        "Still works: nothing",
+        "What to do: authorize again",
+        &place,
+    ] {
         assert!(error.contains(part), "{part}: {error}");
     }
     let got = gotify.wait(1).remove(0);
@@ -255,12 +261,12 @@ fn once() {
     assert_eq!((&told[0].json()["event"], &told[0].json()["saying"]), (&json!("rejected"), &json!("problem")));
     let lines = first.log_len();
     first.reload();
-    first.wait_log_from(lines, &["invalid_grant"]);
+    first.wait_log_from(lines, &["rejected the refresh token"]);
     first.stop();
     let mode = std::fs::metadata(home.state().join("config.yml#told")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let second = daemon(&home, &sandbox, &args);
-    second.wait_log(&["invalid_grant"]);
+    second.wait_log(&["rejected the refresh token"]);
     second.stop();
     assert_eq!(receiver.got().len(), 1);
     let fresh = sandbox.issue(&TRAKT, CLIENT, 0);

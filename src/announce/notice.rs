@@ -217,7 +217,9 @@ mod tests {
         let mut notice = Notice::new(UnixSeconds(0), &event, Saying::Problem);
         notice.path = "/config/config.yml".to_owned();
         let body = notice.body();
-        for part in ["(invalid_grant)", "for 1 d 1 h)", "authorize again", "/config/config.yml, section trakt"] {
+        for part in
+            ["rejected the refresh token", "for 1 d 1 h)", "authorize again", "/config/config.yml, section trakt"]
+        {
             assert!(body.contains(part), "{part}: {body}");
         }
         notice.at = UnixSeconds(90_001);

@@ -65,7 +65,7 @@ impl<W: World> Daemon<W> {
                     None => ("the answer has no code".to_owned(), None),
                 }
             }
-            Outcome::Answered(answer) => match reply::classify(&answer) {
+            Outcome::Answered(answer) => match reply::classify(provider, &answer) {
                 reply::Reply::BadClient => {
                     return self.bad_client(config, place, provider, journal, refused, true);
                 }
@@ -97,7 +97,7 @@ impl<W: World> Daemon<W> {
             Err(next) => return next,
         };
         let answer = match self.send(&request, &reservation).await {
-            Outcome::Answered(answer) => device::classify_poll(&answer),
+            Outcome::Answered(answer) => device::classify_poll(provider, &answer),
             Outcome::NotSent(_) | Outcome::Unknown(_) => Polled::Trouble,
         };
         let journal = &mut reservation.journal;

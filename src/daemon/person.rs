@@ -343,7 +343,7 @@ impl Daemon<Terminal> {
             let failed = match self.post(&request).await {
                 Outcome::NotSent(what) | Outcome::Unknown(what) => what,
                 Outcome::Answered(answer) if (200..300).contains(&answer.status) => continue,
-                Outcome::Answered(answer) => match reply::classify(&answer) {
+                Outcome::Answered(answer) => match reply::classify(provider, &answer) {
                     // It lives no more, which is what was wanted.
                     Reply::Invalid | Reply::Grant(_) => continue,
                     Reply::BadClient => "the provider refused client_id or client_secret".to_owned(),

@@ -105,7 +105,7 @@ impl<W: World> Daemon<W> {
                 return self.failed(config, provider, &mut reservation.journal, what, None, false);
             }
         };
-        let reply = reply::classify(&answer);
+        let reply = reply::classify(provider, &answer);
         let now = self.world.now();
         let journal = &mut reservation.journal;
         let record = match reply {

@@ -57,7 +57,7 @@ fn why(history: &History) -> &'static str {
         None if history.current.is_none() => "there is no token yet",
         None => "a new sign-in was asked for",
         Some(dead) if dead.lost => "the answer to an earlier refresh was lost, and the old token is taken no more",
-        Some(_) => "the provider rejected the refresh token (invalid_grant)",
+        Some(_) => "the provider rejected the refresh token",
     }
 }
 

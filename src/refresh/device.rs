@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::reply::{Answer, Reply, classify, error_code};
 use super::request::{Credentials, Endpoint, Request, encode};
 use crate::journal::sign_in::Code;
-use crate::provider::Login;
+use crate::provider::{Login, Provider};
 use crate::token::{Grant, Secret, UnixSeconds};
 
 /// Where an answer has no `interval` (RFC 8628 section 3.2).
@@ -85,9 +85,9 @@ pub enum Polled {
 
 /// Classifies the answer to a poll.
 #[must_use]
-pub fn classify_poll(answer: &Answer) -> Polled {
+pub fn classify_poll(provider: &Provider, answer: &Answer) -> Polled {
     match (answer.status, error_code(&answer.body).as_deref()) {
-        (200..=299, _) => match classify(answer) {
+        (200..=299, _) => match classify(provider, answer) {
             Reply::Grant(grant) => Polled::Grant(grant),
             _ => Polled::Trouble,
         },
@@ -140,7 +140,7 @@ mod tests {
             (403, "<html>", "trouble"),
             (502, "", "trouble"),
         ] {
-            assert_eq!(name(&classify_poll(&answer(status, body))), expected, "{status} {body}");
+            assert_eq!(name(&classify_poll(&TRAKT, &answer(status, body))), expected, "{status} {body}");
         }
     }
 

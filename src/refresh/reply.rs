@@ -1,12 +1,13 @@
 //! What an answer means.
 //!
-//! Pure. Invariant: only a JSON body that says `invalid_grant` proves a dead
-//! token; everything else that is no grant costs nothing but time.
+//! Pure. Invariant: only a JSON body with one of the provider's own words for
+//! it proves a dead token; everything else that is no grant costs nothing but time.
 
 use std::borrow::Cow;
 
 use serde_json::Value;
 
+use crate::provider::Provider;
 use crate::token::Grant;
 
 /// A whole answer of a token endpoint.
@@ -26,7 +27,7 @@ const NAMED_ERROR_S: i64 = 3600;
 pub enum Reply {
     /// A grant.
     Grant(Grant),
-    /// What was offered is spent, expired or revoked: `invalid_grant`.
+    /// What was offered is spent, expired or revoked: one of [`Provider::dead_errors`].
     Invalid,
     /// The provider does not know these credentials: `invalid_client`, `unauthorized_client`.
     BadClient,
@@ -42,9 +43,9 @@ pub enum Reply {
     },
 }
 
-/// Classifies an answer.
+/// Classifies an answer of a provider.
 #[must_use]
-pub fn classify(answer: &Answer) -> Reply {
+pub fn classify(provider: &Provider, answer: &Answer) -> Reply {
     let later = |what: Cow<'static, str>, settled| Reply::Later { what, retry_after_s: answer.retry_after_s, settled };
     let status = answer.status;
     if (200..300).contains(&status) {
@@ -56,7 +57,7 @@ pub fn classify(answer: &Answer) -> Reply {
     }
     match error_code(&answer.body).as_deref() {
         // Never on a server error: what fails there knows nothing of tokens.
-        Some("invalid_grant") if (400..500).contains(&status) => Reply::Invalid,
+        Some(code) if (400..500).contains(&status) && provider.dead_errors.contains(&code) => Reply::Invalid,
         Some("invalid_client" | "unauthorized_client") if (400..500).contains(&status) => Reply::BadClient,
         code => {
             let named = code.is_some();
@@ -95,6 +96,7 @@ fn is_page(body: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::provider::{MAL, TRAKT};
 
     fn answer(status: u16, body: &str) -> Answer {
         Answer { status, retry_after_s: None, body: body.as_bytes().to_vec() }
@@ -132,7 +134,17 @@ mod tests {
             (302, "", "later true: a redirect to elsewhere (HTTP 302), not followed"),
             (502, "<html>", "later false: the provider has trouble (HTTP 502)"),
         ] {
-            assert_eq!(name(&classify(&answer(status, body))), expected, "{status} {body}");
+            assert_eq!(name(&classify(&TRAKT, &answer(status, body))), expected, "{status} {body}");
+        }
+        // MyAnimeList has a word more.
+        let other = r#"{"error":"invalid_request","message":"The refresh token is invalid."}"#;
+        for (status, body, expected) in [
+            (400, DEAD, "invalid"),
+            (401, other, "invalid"),
+            (500, other, "later false: HTTP 500, invalid_request"),
+            (400, r#"{"error":"unsupported_grant_type"}"#, "later true: HTTP 400, unsupported_grant_type"),
+        ] {
+            assert_eq!(name(&classify(&MAL, &answer(status, body))), expected, "{status} {body}");
         }
     }
 }

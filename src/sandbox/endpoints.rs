@@ -264,10 +264,14 @@ impl Ledger {
     }
 
     fn dead_code(&self, why: CodeRefused) -> Reply {
-        let status = if self.rules.dead == DeadAnswer::Unauthorized { 401 } else { 400 };
+        let (status, code) = match self.rules.dead {
+            DeadAnswer::InvalidGrant => (400, "invalid_grant"),
+            DeadAnswer::Unauthorized => (401, "invalid_grant"),
+            DeadAnswer::InvalidRequest => (400, "invalid_request"),
+        };
         // Real providers do not say which; neither does this one.
         let (CodeRefused::Unknown | CodeRefused::Expired | CodeRefused::Used | CodeRefused::WrongVerifier) = why;
-        error(status, "invalid_grant", GRANT_REFUSED)
+        error(status, code, GRANT_REFUSED)
     }
 }
 

@@ -322,6 +322,12 @@ pub fn swapped(text: &str, old: &Grant, new: &Grant) -> String {
         .replace(&number(old), &number(new))
 }
 
+/// The link of a log line.
+pub fn link(line: &str) -> String {
+    let start = line.find("link=").unwrap() + "link=".len();
+    line[start..].split(' ').next().unwrap().to_owned()
+}
+
 /// What a command said on both of its outputs.
 pub fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
