@@ -36,7 +36,8 @@ ENV KOMETA_CONFIG=/config/config.yml
 # Any other user works as well: `user:` in a compose file, `--user` on the command line.
 USER 1000:1000
 STOPSIGNAL SIGTERM
-# Reads files only: no network, no shell. Unhealthy is a token that is expired, failing, or waits for a person.
-HEALTHCHECK --interval=30s --timeout=10s --start-period=1m CMD ["/kometa-authd", "status"]
+# Reads files only: no network, no shell. Unhealthy is a token that has expired or is about to, one that waits
+# for a person, and a program that does not do its work.
+HEALTHCHECK --interval=30s --timeout=10s --start-period=1m CMD ["/kometa-authd", "healthcheck"]
 ENTRYPOINT ["/kometa-authd"]
 CMD ["run"]

@@ -355,7 +355,7 @@ pub mod faults {
 /// Fault points: the Nth operation of a process fails, or is the moment at which it is killed.
 ///
 /// `KOMETA_AUTHD_FAULT=ENOSPC@7` fails the seventh file or network operation, `ENOSPC@7+9` it and the
-/// nine after it, and `KILL@7` ends the process with SIGKILL in its place. With `KOMETA_AUTHD_FAULT_LOG`
+/// nine after it, `KILL@7` ends the process with SIGKILL in its place, and `PANIC@7` panics there. With `KOMETA_AUTHD_FAULT_LOG`
 /// each operation's number and name are appended to that file, and `KOMETA_AUTHD_STRETCH_MS` waits
 /// before each replacement of a file.
 #[cfg(feature = "sandbox")]
@@ -364,8 +364,14 @@ pub mod faults {
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::sync::{Mutex, OnceLock};
 
+    enum What {
+        Fail(i32),
+        Kill,
+        Panic,
+    }
+
     struct Plan {
-        errno: Option<i32>,
+        what: What,
         first: u64,
         last: u64,
     }
@@ -390,9 +396,10 @@ pub mod faults {
             std::thread::sleep(std::time::Duration::from_millis(stretch.unwrap_or_default()));
         }
         match PLAN.get_or_init(|| std::env::var("KOMETA_AUTHD_FAULT").ok().and_then(|text| parse(&text))) {
-            Some(plan) if (plan.first..=plan.last).contains(&number) => match plan.errno {
-                Some(errno) => Err(io::Error::from_raw_os_error(errno)),
-                None => loop {
+            Some(plan) if (plan.first..=plan.last).contains(&number) => match plan.what {
+                What::Fail(errno) => Err(io::Error::from_raw_os_error(errno)),
+                What::Panic => panic!("a fault was asked for at {name}"),
+                What::Kill => loop {
                     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
                 },
             },
@@ -403,19 +410,21 @@ pub mod faults {
     fn parse(text: &str) -> Option<Plan> {
         use rustix::io::Errno;
         let (what, at) = text.split_once('@')?;
-        let errno = match what {
-            "KILL" => None,
-            "ENOSPC" => Some(Errno::NOSPC),
-            "EIO" => Some(Errno::IO),
-            "EROFS" => Some(Errno::ROFS),
-            "EACCES" => Some(Errno::ACCESS),
-            "EBUSY" => Some(Errno::BUSY),
-            "EXDEV" => Some(Errno::XDEV),
-            "EINTR" => Some(Errno::INTR),
+        let fails = |errno: Errno| What::Fail(errno.raw_os_error());
+        let what = match what {
+            "KILL" => What::Kill,
+            "PANIC" => What::Panic,
+            "ENOSPC" => fails(Errno::NOSPC),
+            "EIO" => fails(Errno::IO),
+            "EROFS" => fails(Errno::ROFS),
+            "EACCES" => fails(Errno::ACCESS),
+            "EBUSY" => fails(Errno::BUSY),
+            "EXDEV" => fails(Errno::XDEV),
+            "EINTR" => fails(Errno::INTR),
             _ => return None,
         };
         let (first, more) = at.split_once('+').unwrap_or((at, "0"));
         let first: u64 = first.parse().ok()?;
-        Some(Plan { errno: errno.map(Errno::raw_os_error), first, last: first + more.parse::<u64>().ok()? })
+        Some(Plan { what, first, last: first + more.parse::<u64>().ok()? })
     }
 }

@@ -280,7 +280,7 @@ impl Kind {
 pub struct Event {
     /// What happened.
     pub kind: Kind,
-    /// `config.yml#trakt`, or a path where it concerns a whole file.
+    /// `config.yml#trakt` (`alice/config.yml#trakt` where another has that name), or a path where it concerns a whole file.
     pub subject: String,
     /// Why, or what exactly: never a secret.
     pub detail: String,

@@ -98,7 +98,7 @@ pub struct Whole {
 impl Whole {
     /// The problems of an account.
     fn problems_of<'a>(&'a self, account: &'a str) -> impl Iterator<Item = &'a Problem> {
-        self.problems.iter().filter(move |problem| problem.subject == account)
+        self.problems.iter().filter(move |problem| problem.is_of(account))
     }
 
     /// For a person: one line about the daemon, and one for each problem of the whole file.
@@ -118,8 +118,8 @@ impl Whole {
     }
 }
 
-/// Why a config is not well: nobody looks after it, something is overdue, or a person must act. Nothing
-/// where all is well.
+/// Why a config is not well: nobody looks after it, something is overdue, a token has expired, or a person must
+/// act. Nothing where all is well.
 #[must_use]
 pub fn unhealthy(whole: &Whole, reports: &[Report], now: UnixSeconds) -> Option<String> {
     let needs_person = |report: &&Report| {
@@ -138,6 +138,13 @@ pub fn unhealthy(whole: &Whole, reports: &[Report], now: UnixSeconds) -> Option<
             report.account,
             OVERDUE_S / 60
         ));
+    }
+    // Kometa may wait for this to be well, and then starts with a token that works.
+    let is_expired = |report: &&Report| {
+        report.expires_at.is_some_and(|at| at <= now) && !matches!(report.kind, Kind::StaysSignedOut | Kind::NotSetUp)
+    };
+    if let Some(report) = reports.iter().find(is_expired) {
+        return Some(format!("{}: {}", report.account, Kind::Expired.row().1));
     }
     let problem = whole.problems.iter().find(|problem| problem.is_told())?;
     Some(format!("{}: {}; {}", problem.subject, problem.sentence, problem.todo))
@@ -342,6 +349,7 @@ mod tests {
             (long, State::Degraded, Kind::Expired, true, Some("has been due")),
             (Running::Unknown, State::Degraded, Kind::Expired, true, Some("has been due")),
             (just, State::Degraded, Kind::Expired, true, None),
+            (just, State::Healthy, Kind::StaysSignedOut, false, None),
             (long, State::Degraded, Kind::RefreshFailed, false, None),
             (long, State::Degraded, Kind::RunningOut, false, Some("less than a quarter")),
             (long, State::NeedsPerson, Kind::NeedsAuthorization, false, Some("a person must authorize")),
@@ -352,6 +360,23 @@ mod tests {
             let why = unhealthy(&whole, &[report], now);
             assert_eq!(why.is_some(), expected.is_some(), "{kind:?}: {why:?}");
             assert!(why.is_none_or(|why| why.contains(expected.unwrap_or_default())), "{kind:?}");
+        }
+    }
+
+    /// A token that has ended is not well, also in the moment before it is refreshed; one that was signed out of is.
+    #[test]
+    fn expired() {
+        let now = UnixSeconds(1_000_000);
+        let whole =
+            Whole { config: "/config.yml".to_owned(), running: Running::Since(Some(now)), problems: Vec::new() };
+        for (kind, left_s, expected) in [
+            (Kind::Expired, 0, Some("config.yml#trakt: the access token has expired")),
+            (Kind::RefreshFailed, -1, Some("config.yml#trakt: the access token has expired")),
+            (Kind::RefreshFailed, 1, None),
+            (Kind::StaysSignedOut, -1, None),
+        ] {
+            let report = Report { expires_at: Some(now.plus(left_s)), ..at_rest(State::Degraded, kind) };
+            assert_eq!(unhealthy(&whole, &[report], now).as_deref(), expected, "{kind:?}");
         }
     }
 

@@ -4,7 +4,10 @@
 
 mod support;
 
+use std::os::unix::fs::FileExt as _;
+
 use kometa_authd::provider::TRAKT;
+use rustix::process::Signal;
 use serde_json::Value;
 use support::{CLIENT, Home, config_with, refresh_token, said, sandbox};
 
@@ -99,6 +102,37 @@ fn needs_a_person() {
     }
     let text = String::from_utf8(home.output("status", &sandbox, &[]).stdout).unwrap();
     assert!(text.contains("the daemon is running, since") && text.contains("what to do"), "{text}");
+}
+
+/// A daemon that does not act: it is frozen while a refresh is long overdue. The check says so, `status`
+/// shows it, and both are content as soon as it goes on. That it has been running for an hour is written where
+/// it says so itself, for the test not to last so long.
+#[test]
+fn overdue() {
+    let sandbox = sandbox();
+    let home = Home::new(&config_with(&sandbox.issue(&TRAKT, CLIENT, 0)));
+    let daemon = home.daemon(&sandbox);
+    daemon.wait_log(&["found a token"]);
+    daemon.signal(Signal::STOP);
+    home.write(&config_with(&sandbox.issue(&TRAKT, CLIENT, 6 * DAY_S)));
+    home.age();
+    let health = || {
+        let output = home.output("healthcheck", &sandbox, &[]);
+        (output.status.code(), said(&output))
+    };
+    // One that has just started gets its time.
+    assert_eq!(health(), (Some(0), String::new()));
+    let alive = home.state().join("config.yml#alive");
+    let file = std::fs::File::options().write(true).open(alive).unwrap();
+    file.write_all_at(format!("{:<20}", sandbox.now().0 - 3600).as_bytes(), 0).unwrap();
+    let (code, why) = health();
+    assert!(code == Some(1) && why.contains("due for more than 5 minutes and is not done"), "{why}");
+    assert_eq!((&home.status(&sandbox)["overdue"], why.lines().count()), (&Value::Bool(true), 1));
+    daemon.signal(Signal::CONT);
+    daemon.wait_log(&["token refreshed"]);
+    assert_eq!(health(), (Some(0), String::new()));
+    assert_eq!(home.status(&sandbox)["overdue"], false);
+    daemon.stop();
 }
 
 /// A state folder that somebody cleared away does not make the daemon invisible for good.

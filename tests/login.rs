@@ -527,6 +527,31 @@ fn logout_and_back() {
     assert_eq!(terminal.end(), Some(0));
 }
 
+/// Whoever had the file open while `logout` replaced it, and saves a moment later, does not lose the edit: it is
+/// in the file, and the tokens that stood in their copy are not.
+#[test]
+fn logout_beside_a_writer() {
+    let sandbox = sandbox();
+    let attempt = || {
+        let grant = sandbox.issue(&TRAKT, CLIENT, 0);
+        let before = config_with(&grant);
+        let home = Home::new(&before);
+        let mut open = std::fs::File::options().write(true).open(&home.config).unwrap();
+        let mut logout = command(&home, "logout", &sandbox).args(["trakt", "--yes"]).spawn().unwrap();
+        home.wait(|text| value(text, "access_token").is_empty());
+        open.set_len(0).unwrap();
+        open.write_all(before.replace("cache: true", "cache: false  # mine").as_bytes()).unwrap();
+        drop(open);
+        // On a machine that was busy elsewhere it may be too late.
+        let is_in_time = logout.try_wait().unwrap().is_none();
+        assert_eq!(logout.wait().unwrap().code(), Some(0));
+        let text = home.text();
+        assert!(!text.contains(grant.access_token.expose()) && value(&text, "refresh_token").is_empty(), "{text}");
+        is_in_time && text.contains("cache: false  # mine\n")
+    };
+    assert!((0..5).any(|_| attempt()), "the edit was lost each time");
+}
+
 /// A provider that cannot be reached revokes nothing, so nothing is changed; `MyAnimeList` has no way to
 /// revoke, and that is said.
 #[test]

@@ -7,10 +7,11 @@ mod support;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use kometa_authd::provider::TRAKT;
-use kometa_authd::sandbox::Sandbox;
+use kometa_authd::sandbox::rules::Rules;
+use kometa_authd::sandbox::{Options, Sandbox};
 use kometa_authd::token::{Grant, Secret};
 use serde_json::{Value, json};
 use support::receiver::{Answer, Receiver};
@@ -311,26 +312,147 @@ fn on_event() {
     assert!(output.status.code() == Some(1) && said(&output).contains("exit status: 3"), "{}", said(&output));
 }
 
-/// A program that hangs is killed at its limit, with its children.
+/// A program that hangs is killed at its limit, with its children, and is said to have been.
 #[test]
 fn hanging_program() {
-    use kometa_authd::announce::{command, notice::Notice};
-    use kometa_authd::token::UnixSeconds;
-    let home = Home::new("");
+    let home = Home::new("trakt:\n  client_id: x\n");
     let pids = home.path().join("pids");
     // The child keeps the lock, so that its end can be waited for.
     let lock = home.path().join("lock");
     std::fs::write(&lock, "").unwrap();
     let text = format!("echo $$ > {}; flock {} sleep 600", pids.display(), lock.display());
     let script = program(&home, &text);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let limit = Duration::from_secs(1);
-    let why = runtime.block_on(command::run(&script, &Notice::test(UnixSeconds(0), "x"), limit)).unwrap_err();
-    assert!(why.contains("was killed"), "{why}");
+    let output = home.output("notify", &sandbox(), &["--test", "--on-event", script.to_str().unwrap()]);
+    let text = said(&output);
+    assert!(output.status.code() == Some(1) && text.contains("did not end within 30 seconds and was killed"), "{text}");
     let pid = std::fs::read_to_string(&pids).unwrap();
     assert!(!Path::new(&format!("/proc/{}", pid.trim())).exists());
     let file = std::fs::File::open(&lock).unwrap();
     rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
+}
+
+/// A message that waits for its next time when the daemon stops is tried once more then. Where that fails as
+/// well, the next start tells it, and not a day later.
+#[test]
+fn undelivered_at_the_stop() {
+    for heals in [true, false] {
+        let sandbox = sandbox();
+        let receiver = Receiver::start(Answer::Status(503));
+        let home = rejected(&sandbox);
+        let address = address("json", &receiver, "");
+        let first = daemon(&home, &sandbox, &["--notify", &address]);
+        first.wait_log(&["could not be delivered", "HTTP 503", "again_in_s=30"]);
+        if heals {
+            receiver.answer(Answer::Status(200));
+        }
+        let (status, log) = first.stop();
+        assert!(status.success(), "{log}");
+        assert_eq!(receiver.got().len(), 2, "{log}");
+        assert_eq!(log.contains("a message reached nobody before the stop"), !heals, "{log}");
+        receiver.answer(Answer::Status(200));
+        let second = daemon(&home, &sandbox, &["--notify", &address]);
+        second.wait_log(&["rejected the refresh token"]);
+        if !heals {
+            let told = receiver.wait(3);
+            assert_eq!((&told[2].json()["event"], &told[2].json()["saying"]), (&json!("rejected"), &json!("problem")));
+        }
+        second.stop();
+        assert_eq!(receiver.got().len(), if heals { 2 } else { 3 });
+    }
+}
+
+/// Each code reaches the person, not only the first: the one in the message of ten minutes ago is of no use any
+/// more. After the last one it is said that there are no more.
+#[test]
+fn each_code() {
+    let rules = Rules { device_interval_s: 1, ..Rules::default() };
+    let sandbox = Sandbox::start(Options { rules, ..Options::default() }).unwrap();
+    let receiver = Receiver::start(Answer::Status(200));
+    let home = Home::new(&format!("trakt:\n  client_id: {CLIENT}\n  authorization:\n"));
+    let address = address("json", &receiver, "");
+    let daemon = daemon(&home, &sandbox, &["--notify", &address, "--device-login", "on"]);
+    for round in 1..=3 {
+        let told = receiver.wait(round).pop().unwrap().json();
+        let code = sandbox.ledger().codes.devices.last().unwrap().user_code.clone();
+        assert_eq!(told["event"], "enter_code", "{told}");
+        let (link, detail) = (told["link"].as_str().unwrap(), told["detail"].as_str().unwrap());
+        assert!(link.ends_with(&code) && detail.contains(&format!("enter {code}")), "{told}");
+        assert_eq!(told["saying"], if round == 1 { "problem" } else { "reminder" });
+        sandbox.advance(601);
+    }
+    assert_eq!(receiver.wait(4)[3].json()["event"], "codes_unused");
+    daemon.stop();
+    assert_eq!(receiver.got().len(), 4);
+}
+
+/// Two configs of one name are told apart, in the log, in `status` and in messages; and what was told of one is
+/// known of it under its own name as well.
+#[test]
+fn two_configs_of_one_name() {
+    let sandbox = sandbox();
+    let receiver = Receiver::start(Answer::Status(200));
+    let home = Home::new("");
+    let configs = ["alice", "bob"].map(|name| {
+        let folder = home.path().join(name);
+        std::fs::create_dir(&folder).unwrap();
+        let grant = sandbox.issue(&TRAKT, CLIENT, 8 * DAY_S);
+        assert!(name == "alice" || sandbox.revoke(refresh_token(&grant)));
+        let config = folder.join("config.yml");
+        std::fs::write(&config, config_with(&grant)).unwrap();
+        config
+    });
+    let url = sandbox.url();
+    let command = |name: &str, configs: &[PathBuf]| {
+        let mut command = support::program();
+        command.args([name, "--trakt-auth-url", &url]);
+        for config in configs {
+            command.arg("--config").arg(config);
+        }
+        command
+    };
+    let mut run = command("run", &configs);
+    run.args(["--notify", &address("json", &receiver, "")]);
+    let daemon = Running::start(run);
+    daemon.wait_log(&[" alice/config.yml#trakt: token refreshed"]);
+    daemon.wait_log(&[" bob/config.yml#trakt: the provider rejected the refresh token"]);
+    let told = receiver.wait(1)[0].json();
+    assert_eq!((&told["account"], &told["config"]), (&json!("bob/config.yml#trakt"), &json!(configs[1])));
+    let status = |configs: &[PathBuf]| -> Value {
+        serde_json::from_slice(&command("status", configs).arg("--json").output().unwrap().stdout).unwrap()
+    };
+    let both = status(&configs);
+    let names: Vec<_> = both.as_array().unwrap().iter().map(|one| &one["account"]).collect();
+    assert_eq!(names, ["alice/config.yml#trakt", "bob/config.yml#trakt"]);
+    assert_eq!(both[1]["problems"][0]["event"], "rejected");
+    let alone = status(&configs[1..]);
+    assert_eq!(alone[0]["account"], "config.yml#trakt");
+    assert_eq!(alone[0]["problems"][0]["event"], "rejected");
+    daemon.stop();
+}
+
+/// A panic with secrets in memory shows none, neither in its message nor in a backtrace, wherever in a refresh it
+/// happens; nor does the start after it.
+#[test]
+fn no_secret_in_a_panic() {
+    let panics = |n: usize| {
+        let sandbox = sandbox();
+        sandbox.name_next("planted-access", "planted-refresh");
+        let grant = sandbox.issue(&TRAKT, CLIENT, 8 * DAY_S);
+        let home = Home::new(&config_with(&grant).replace("test-client-secret", "planted-client-secret"));
+        sandbox.name_next("planted-next-access", "planted-next-refresh");
+        let mut command = home.command("refresh", &sandbox);
+        command.args(["--log-level", "trace"]).env("RUST_BACKTRACE", "full").env("RUST_LOG", "trace");
+        let first = command.env("KOMETA_AUTHD_FAULT", format!("PANIC@{n}")).output().unwrap();
+        let second = command.env_remove("KOMETA_AUTHD_FAULT").output().unwrap();
+        let text = said(&first);
+        assert!(!text.contains("planted") && !said(&second).contains("planted"), "{n}: {text}");
+        let panicked = text.contains("a fault was asked for at");
+        assert!(!panicked || text.contains("stack backtrace") && !first.status.success(), "{n}: {text}");
+        panicked
+    };
+    // Every third operation: they come in threes and more of one kind.
+    let last = (1..300).step_by(3).find(|n| !panics(*n)).unwrap();
+    assert!(last > 40, "only {last} operations");
 }
 
 /// Secrets planted wherever one can be are nowhere to be seen: not in the log at trace level, in what the channels

@@ -3,13 +3,12 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::channel::Channel;
 use super::kometa;
-use super::notice::Notice;
+use super::notice::{Notice, Saying};
 use super::policy::{self, Told};
 use super::send::{Outbox, Way};
 use crate::clock;
@@ -17,6 +16,7 @@ use crate::daemon::{Setup, facts};
 use crate::disk::{Disk, Open, RealDisk};
 use crate::event::Event;
 use crate::file;
+use crate::provider::PROVIDERS;
 use crate::refresh::Https;
 use crate::store;
 use crate::token::UnixSeconds;
@@ -89,22 +89,32 @@ impl Announcer {
         self.configs.iter().filter_map(|config| config.told.next_at()).min()
     }
 
-    /// Gives messages that are under way a short moment.
+    /// Gives messages that are under way a short moment. What reached nobody is told at the next start, where it
+    /// is still so.
     pub async fn finish(&mut self) {
-        self.outbox.finish().await;
+        for notice in self.outbox.finish().await {
+            warn!(about = notice.account, event = notice.event, "a message reached nobody before the stop");
+            let config = self.configs.iter_mut().find(|config| config.path.display().to_string() == notice.path);
+            let Some(config) = config.filter(|_| notice.saying != Saying::Recovered) else { continue };
+            config.told.unsay(&notice);
+            if let Err(error) = save(&self.setup, config) {
+                debug!(why = %error, "what was told cannot be kept");
+            }
+        }
     }
 
-    /// The config that an event is about: the one it names, or the only one that its subject can mean.
+    /// The config that an event is about: the one it names, or the one that its subject means.
     fn config_of(&self, event: &Event) -> Option<usize> {
-        let file = event.subject.rsplit_once('#').map(|(file, _)| file);
         let is_meant = |config: &Config| match &event.config {
             Some(path) => config.path == *path,
-            None => {
-                Path::new(&event.subject) == config.path
-                    || file.is_some_and(|file| config.path.file_name().is_some_and(|name| name == file))
-            }
+            None => Path::new(&event.subject) == config.path || self.is_account_of(config, &event.subject),
         };
         self.configs.iter().position(is_meant)
+    }
+
+    fn is_account_of(&self, config: &Config, subject: &str) -> bool {
+        let name = |provider| facts::account_name(&config.path, &self.setup.configs, provider);
+        PROVIDERS.into_iter().any(|provider| name(provider) == subject)
     }
 
     fn tell(&mut self, index: usize, notices: Vec<Notice>, is_news: bool) {
@@ -123,10 +133,7 @@ impl Announcer {
             if ways.is_empty() {
                 info!(about = notice.account, "nobody is told: there is no --notify, and Kometa has no webhooks");
             }
-            let notice = Arc::new(notice);
-            for way in &ways {
-                self.outbox.send(way.clone(), Arc::clone(&notice));
-            }
+            self.outbox.send(&ways, notice);
         }
     }
 

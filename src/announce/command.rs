@@ -20,6 +20,19 @@ pub const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 /// What a pipe takes at once even where the user has too many of them (pipe(7)).
 const PIPE_BYTES: usize = 4096;
 
+/// A program that runs, and its children: they are killed where nobody waits for them any more, at the time
+/// limit as well as at a stop.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // One that is gone already has ended in this moment.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
 /// Runs the program for a notice.
 ///
 /// # Errors
@@ -60,15 +73,14 @@ pub async fn run(program: &Path, notice: &Notice, limit: Duration) -> Result<(),
     drop(write);
     command.stdin(Stdio::from(read)).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).kill_on_drop(true);
     let mut child = command.spawn().map_err(unstarted)?;
-    let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+    let mut group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
     let Ok(ended) = tokio::time::timeout(limit, child.wait()).await else {
-        if let Some(group) = group {
-            // A group that is gone already has ended in this moment.
-            let _ = kill_process_group(group, Signal::KILL);
-        }
+        drop(group);
         let _ = child.wait().await;
         return Err(format!("it did not end within {} seconds and was killed", limit.as_secs()));
     };
+    // What it left running on purpose may stay.
+    group.0 = None;
     match ended {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("it ended with {status}")),

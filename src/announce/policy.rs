@@ -1,5 +1,6 @@
 //! Which events are told to a person, and when: once when a problem is there,
-//! once a day while it lasts, once when it is over.
+//! again where the code or link to use is another one by now, once a day while
+//! it lasts, once when it is over.
 //!
 //! Pure: time is an argument, and what was told is data that the state folder
 //! keeps, so that a restart repeats nothing. Invariant: an event of level
@@ -16,6 +17,9 @@ use crate::token::UnixSeconds;
 pub const REMIND_S: i64 = 86_400;
 /// How often it is told again: whoever has not acted within a week will not act on the eighth.
 pub const REMINDERS_MAX: u32 = 7;
+/// A code that took the place of an expired one is told as well, so often a day: those of one sign-in, and once
+/// more where a person asked for it. Whatever asks for codes without end is not to flood anybody.
+const LINKS_A_DAY: u32 = 6;
 /// What a restart of a server or a slow editor cures is no news for a person.
 const LASTS_S: i64 = 300;
 /// A code to enter is asked for within this time, and belongs into the same message.
@@ -84,6 +88,10 @@ pub struct Problem {
     pub since: UnixSeconds,
     told_at: Option<UnixSeconds>,
     times: u32,
+    /// The link that a person was told last, and how many different ones since when.
+    told_link: Option<String>,
+    links_since: UnixSeconds,
+    links: u32,
     after_s: i64,
     /// Whether it was met since the start: what was only read from the folder may be long gone.
     is_met: bool,
@@ -106,7 +114,7 @@ impl Told {
         match telling(event) {
             Telling::Problem { after_s } => self.meet(now, event, after_s),
             Telling::Answer => notices.push(Notice::new(now, event, Saying::Problem)),
-            Telling::Over => notices.extend(self.over(now, event, |problem| problem.subject == event.subject)),
+            Telling::Over => notices.extend(self.over(now, event, |problem| is_same(&problem.subject, &event.subject))),
             Telling::Nothing => {}
         }
         notices.extend(self.due(now));
@@ -119,12 +127,19 @@ impl Told {
         for problem in &mut self.problems {
             if problem.due_at().is_some_and(|at| at <= now) {
                 let saying = if problem.told_at.is_some() { Saying::Reminder } else { Saying::Problem };
-                problem.told_at = Some(now);
-                problem.times = problem.times.saturating_add(1);
+                problem.tell(now);
                 notices.push(Notice::of(now, problem, saying));
             }
         }
         notices
+    }
+
+    /// A notice reached nobody: its problem is told again where it is met again.
+    pub fn unsay(&mut self, notice: &Notice) {
+        let is_meant = |problem: &&mut Problem| problem.event == notice.event && problem.is_of(&notice.account);
+        if let Some(problem) = self.problems.iter_mut().find(is_meant) {
+            (problem.told_at, problem.told_link, problem.times) = (None, None, problem.times.saturating_sub(1));
+        }
     }
 
     /// When there is something to tell because of the time alone.
@@ -143,7 +158,7 @@ impl Told {
         let (_, sentence, todo) = event.kind.row();
         let name = event.kind.name();
         let name_met = name.clone();
-        let known = self.problems.iter().position(|old| old.event == name && old.subject == event.subject);
+        let known = self.problems.iter().position(|old| old.event == name && is_same(&old.subject, &event.subject));
         let index = known.unwrap_or_else(|| {
             self.problems.push(Problem {
                 event: name,
@@ -156,6 +171,9 @@ impl Told {
                 since: now,
                 told_at: None,
                 times: 0,
+                told_link: None,
+                links_since: now,
+                links: 0,
                 after_s,
                 is_met: true,
             });
@@ -164,14 +182,16 @@ impl Told {
         if is_sign_in(&name_met) {
             // Each follows from the one before: only the newest is reminded of, and none is told anew.
             let others = self.problems.iter_mut().enumerate().filter(|(other, _)| *other != index);
-            let others = others.map(|(_, other)| other).filter(|other| other.subject == event.subject);
+            let others = others.map(|(_, other)| other).filter(|other| is_same(&other.subject, &event.subject));
             others.filter(|other| is_sign_in(&other.event)).for_each(|other| other.is_met = false);
         }
         let problem = &mut self.problems[index];
         (problem.is_met, problem.after_s) = (true, after_s);
+        problem.subject.clone_from(&event.subject);
         // A clock that was wrong must not silence anything.
         problem.since = problem.since.min(now);
         problem.told_at = problem.told_at.map(|at| at.min(now));
+        problem.links_since = problem.links_since.min(now);
         (problem.sentence, problem.todo) = (sentence.to_owned(), todo.to_owned());
         problem.detail.clone_from(&event.detail);
         problem.link.clone_from(&event.link);
@@ -199,6 +219,7 @@ impl Told {
                 "event": problem.event, "subject": problem.subject, "sentence": problem.sentence,
                 "detail": problem.detail, "todo": problem.todo, "link": problem.link, "expires_at": problem.expires_at.map(|at| at.0),
                 "since": problem.since.0, "told_at": problem.told_at.map(|at| at.0), "times": problem.times,
+                "told_link": problem.told_link, "links_since": problem.links_since.0, "links": problem.links,
             })
         };
         let all: Vec<Value> = self.problems.iter().map(problem).collect();
@@ -212,6 +233,7 @@ impl Told {
         let problem = |value: &Value| {
             let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
             let time = |key: &str| value[key].as_i64().map(UnixSeconds);
+            let count = |key: &str| value[key].as_u64().and_then(|count| u32::try_from(count).ok()).unwrap_or_default();
             Some(Problem {
                 event: value["event"].as_str()?.to_owned(),
                 subject: value["subject"].as_str()?.to_owned(),
@@ -222,7 +244,10 @@ impl Told {
                 expires_at: time("expires_at"),
                 since: time("since")?,
                 told_at: time("told_at"),
-                times: value["times"].as_u64().and_then(|times| u32::try_from(times).ok()).unwrap_or_default(),
+                times: count("times"),
+                told_link: value["told_link"].as_str().map(str::to_owned),
+                links_since: time("links_since").unwrap_or(UnixSeconds(0)),
+                links: count("links"),
                 after_s: 0,
                 is_met: false,
             })
@@ -239,16 +264,41 @@ impl Problem {
         self.told_at.is_some()
     }
 
+    /// Whether it is of that account or path.
+    #[must_use]
+    pub fn is_of(&self, subject: &str) -> bool {
+        is_same(&self.subject, subject)
+    }
+
     /// Whether it is of the whole file, and not of one account.
     #[must_use]
     pub fn is_of_file(&self) -> bool {
         !is_account(&self.subject)
     }
 
+    fn tell(&mut self, now: UnixSeconds) {
+        if !self.has_new_link() {
+            self.times = self.times.saturating_add(1);
+        } else if now.since(self.links_since) >= REMIND_S || self.links == 0 {
+            (self.links_since, self.links) = (now, 1);
+        } else {
+            self.links += 1;
+        }
+        self.told_link.clone_from(&self.link);
+        self.told_at = Some(now);
+    }
+
+    /// Whether what a person was told to open is of no use any more.
+    fn has_new_link(&self) -> bool {
+        self.told_at.is_some() && self.link.is_some() && self.told_link != self.link
+    }
+
     fn due_at(&self) -> Option<UnixSeconds> {
         match self.told_at {
             _ if !self.is_met => None,
             None => Some(self.since.plus(self.after_s)),
+            Some(at) if self.has_new_link() && self.links < LINKS_A_DAY => Some(at),
+            Some(_) if self.has_new_link() => Some(self.links_since.plus(REMIND_S)),
             Some(_) if self.times > REMINDERS_MAX => None,
             Some(at) => Some(at.plus(REMIND_S)),
         }
@@ -272,9 +322,19 @@ fn is_sign_in(event: &str) -> bool {
 
 /// Whether a subject is `config.yml#trakt`, and not a path.
 fn is_account(subject: &str) -> bool {
-    subject
-        .rsplit_once('#')
-        .is_some_and(|(file, name)| !file.contains('/') && PROVIDERS.iter().any(|provider| provider.name == name))
+    section(subject).is_some()
+}
+
+/// The section of `config.yml#trakt`; nothing of a path.
+fn section(subject: &str) -> Option<&str> {
+    let (file, name) = subject.rsplit_once('#')?;
+    (!file.starts_with('/') && PROVIDERS.iter().any(|provider| provider.name == name)).then_some(name)
+}
+
+/// Whether two subjects of one config are the same: how many folders stand in front of the file's name depends
+/// on what other configs there are.
+fn is_same(one: &str, other: &str) -> bool {
+    one == other || section(one).is_some_and(|name| section(other) == Some(name))
 }
 
 #[cfg(test)]
@@ -430,13 +490,67 @@ mod tests {
         code.link = Some("https://trakt.tv/activate/ABCD1234".to_owned());
         let said = told.take(at(0), &code);
         assert!(said[0].body().contains("https://trakt.tv/activate/ABCD1234"), "{}", said[0].body());
-        assert!(told.take(at(600), &code.clone().detail("enter EFGH5678")).is_empty());
+        assert!(told.take(at(60), &code.clone().detail("enter ABCD1234 now")).is_empty());
         assert_eq!(told.take(at(1200), &event(Kind::CodesUnused, ACCOUNT)).len(), 1);
         assert_eq!(told.next_at(), Some(at(1200 + REMIND_S)));
         let mut told = Told::from_json(&told.to_json());
         assert!(told.take(at(1300), &code).is_empty());
         assert!(told.take(at(1400), &event(Kind::CodesUnused, ACCOUNT)).is_empty());
         assert_eq!(sayings(&told.take(at(1500), &event(Kind::Scheduled, ACCOUNT))), [Saying::Recovered]);
+    }
+
+    /// A code that took the place of an expired one reaches the person, also after a restart; but codes without
+    /// end do not, and none of them takes a reminder away.
+    #[test]
+    fn next_codes() {
+        let code = |number: i64| {
+            let mut code = event(Kind::EnterCode, ACCOUNT).detail(format!("enter {number}"));
+            code.link = Some(format!("https://trakt.tv/activate/{number}"));
+            code
+        };
+        let mut told = Told::default();
+        for number in 0..3 {
+            let said = told.take(at(number * 600), &code(number));
+            assert!(said.len() == 1 && said[0].body().contains(&format!("activate/{number}\n")), "{number}: {said:?}");
+            assert!(told.take(at(number * 600 + 5), &code(number)).is_empty(), "{number}");
+        }
+        assert_eq!(told.take(at(1800), &event(Kind::CodesUnused, ACCOUNT)).len(), 1);
+        let mut told = Told::from_json(&told.to_json());
+        assert_eq!(sayings(&told.take(at(3600), &code(3))), [Saying::Reminder]);
+        let mut flood = 0;
+        for number in 4..139 {
+            flood += told.take(at(3600 + number * 600), &code(number)).len();
+        }
+        assert_eq!(flood, 3);
+        // The next day has its own: the newest code, and later ones.
+        assert_eq!(told.next_at(), Some(at(600 + REMIND_S)));
+        assert_eq!(sayings(&told.due(at(600 + REMIND_S))), [Saying::Reminder]);
+        assert_eq!(told.problems().iter().map(|problem| problem.times).collect::<Vec<_>>(), [1, 1]);
+    }
+
+    /// What reached nobody is told again as soon as it is met, and nothing is recovered from.
+    #[test]
+    fn undelivered() {
+        let mut told = Told::default();
+        let problem = event(Kind::Rejected, ACCOUNT);
+        let said = told.take(at(0), &problem);
+        told.unsay(&said[0]);
+        let mut told = Told::from_json(&told.to_json());
+        assert!(told.clone().take(at(60), &event(Kind::Scheduled, ACCOUNT)).is_empty());
+        assert_eq!(sayings(&told.take(at(60), &problem)), [Saying::Problem]);
+        assert!(told.take(at(120), &problem).is_empty());
+    }
+
+    /// An account is the same one, whatever stands in front of its name by now.
+    #[test]
+    fn renamed() {
+        let mut told = Told::default();
+        told.take(at(0), &event(Kind::Rejected, ACCOUNT));
+        let mut told = Told::from_json(&told.to_json());
+        assert!(told.take(at(60), &event(Kind::Rejected, "alice/config.yml#trakt")).is_empty());
+        assert_eq!(told.problems()[0].subject, "alice/config.yml#trakt");
+        assert!(told.take(at(90), &event(Kind::Scheduled, "alice/config.yml#mal")).is_empty());
+        assert_eq!(sayings(&told.take(at(120), &event(Kind::Scheduled, ACCOUNT))), [Saying::Recovered]);
     }
 
     /// A clock that was ahead silences nothing for longer than a day.

@@ -6,6 +6,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -68,10 +69,18 @@ impl Way {
     }
 }
 
+/// A notice, and whether it has reached anybody yet.
+struct Letter {
+    notice: Arc<Notice>,
+    arrived: AtomicBool,
+}
+
 /// What is on its way.
 pub struct Outbox {
     https: Https,
     tasks: JoinSet<()>,
+    /// Those that a task may still carry.
+    letters: Vec<Arc<Letter>>,
     stop: watch::Sender<bool>,
 }
 
@@ -79,42 +88,55 @@ impl Outbox {
     /// An empty one.
     #[must_use]
     pub fn new(https: Https) -> Self {
-        Self { https, tasks: JoinSet::new(), stop: watch::Sender::new(false) }
+        Self { https, tasks: JoinSet::new(), letters: Vec::new(), stop: watch::Sender::new(false) }
     }
 
-    /// Sends a notice; needs the runtime's context.
-    pub fn send(&mut self, way: Way, notice: Arc<Notice>) {
+    /// Sends a notice by each way; needs the runtime's context.
+    pub fn send(&mut self, ways: &[Way], notice: Notice) {
         while self.tasks.try_join_next().is_some() {}
-        if self.tasks.len() >= WAITING_MAX {
-            warn!(channel = %way, "too many messages are on their way, this one is dropped");
-            return;
+        self.letters.retain(|letter| Arc::strong_count(letter) > 1);
+        let letter = Arc::new(Letter { notice: Arc::new(notice), arrived: AtomicBool::new(false) });
+        for way in ways {
+            if self.tasks.len() >= WAITING_MAX {
+                warn!(channel = %way, "too many messages are on their way, this one is dropped");
+                continue;
+            }
+            self.tasks.spawn(deliver(self.https.clone(), way.clone(), Arc::clone(&letter), self.stop.subscribe()));
         }
-        self.tasks.spawn(deliver(self.https.clone(), way, notice, self.stop.subscribe()));
+        self.letters.push(letter);
     }
 
-    /// Gives deliveries that are under way a short moment.
-    pub async fn finish(&mut self) {
+    /// Gives deliveries that are under way, and those that wait for their next time, a short moment; what then
+    /// has reached nobody.
+    pub async fn finish(&mut self) -> Vec<Arc<Notice>> {
+        self.letters.retain(|letter| Arc::strong_count(letter) > 1);
         self.stop.send_replace(true);
         let all = async { while self.tasks.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(STOP_GRACE, all).await;
         self.tasks.abort_all();
+        let lost = self.letters.drain(..).filter(|letter| !letter.arrived.load(Ordering::Relaxed));
+        lost.map(|letter| Arc::clone(&letter.notice)).collect()
     }
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is where a delivery waits for its next time")]
-async fn deliver(https: Https, way: Way, notice: Arc<Notice>, mut stop: watch::Receiver<bool>) {
+async fn deliver(https: Https, way: Way, letter: Arc<Letter>, mut stop: watch::Receiver<bool>) {
+    let notice = &letter.notice;
     for wait in AGAIN.into_iter().map(Some).chain([None]) {
-        let Err(Failed { why, may_heal }) = way.deliver(&https, &notice).await else {
+        let is_last = *stop.borrow();
+        let Err(Failed { why, may_heal }) = way.deliver(&https, notice).await else {
+            letter.arrived.store(true, Ordering::Relaxed);
             debug!(channel = %way, event = notice.event, "message delivered");
             return;
         };
-        let wait = wait.filter(|_| may_heal);
+        let wait = wait.filter(|_| may_heal && !is_last);
         let again_in_s = wait.map(|wait| wait.as_secs());
         warn!(channel = %way, event = notice.event, why, again_in_s, "a message could not be delivered");
         let Some(wait) = wait else { return };
         tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => return,
+            // A stop is the last time.
+            _ = stop.wait_for(|stop| *stop) => {}
             () = tokio::time::sleep(wait) => {}
         }
     }

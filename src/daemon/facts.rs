@@ -1,7 +1,7 @@
 //! What is known of an account from the files alone: for the loop, and for
 //! `status` and `check`, which need no daemon.
 
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use super::Setup;
 use super::spend::pretend_grant;
@@ -51,7 +51,8 @@ pub fn look<D: Disk>(disk: &D, setup: &Setup, path: &Path, now: UnixSeconds) -> 
             history.apply(&Record::Held(held));
             decision = facts(&history, now);
         }
-        let mut report = health::report(account_name(path, section.provider), now, section, &history, decision);
+        let name = account_name(path, &setup.configs, section.provider);
+        let mut report = health::report(name, now, section, &history, decision);
         if let Decision::Wait { reason, .. } = decision {
             let endpoint = setup.endpoints.iter().find(|endpoint| endpoint.provider == section.provider);
             let invitation = invitation(reason, &history, section.client_id.as_ref(), endpoint);
@@ -105,7 +106,46 @@ pub(super) fn seen(section: &Section, history: &History) -> Seen {
     seen
 }
 
-pub(super) fn account_name(path: &Path, provider: &Provider) -> String {
-    let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-    format!("{file}#{}", provider.name)
+/// What an account is called: `config.yml#trakt`, with as many folders in front of it as tell its config from
+/// the others, `alice/config.yml#trakt`.
+#[must_use]
+pub fn account_name(path: &Path, configs: &[PathBuf], provider: &Provider) -> String {
+    let tail = |path: &Path, count: usize| {
+        let parts = path.components().filter(|part| matches!(part, Component::Normal(_)));
+        let parts: Vec<_> = parts.map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
+        parts[parts.len().saturating_sub(count)..].join("/")
+    };
+    let all = path.components().count();
+    let is_alone = |name: &str, count| !configs.iter().any(|other| other != path && tail(other, count) == name);
+    let names = (1..=all).map(|count| (tail(path, count), count));
+    let name = names.into_iter().find(|(name, count)| is_alone(name, *count)).map_or_else(|| tail(path, all), |n| n.0);
+    format!("{name}#{}", provider.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provider::TRAKT;
+
+    /// The shortest name that no other config has; by itself a config is called by its file name alone.
+    #[test]
+    fn names() {
+        for (configs, names) in [
+            (&["/config/config.yml"][..], &["config.yml"][..]),
+            (&["/a/config.yml", "/b/config.yml"], &["a/config.yml", "b/config.yml"]),
+            (&["/a/config.yml", "/b/other.yml"], &["config.yml", "other.yml"]),
+            (
+                &["/a/x/config.yml", "/b/x/config.yml", "/c/config.yml"],
+                &["a/x/config.yml", "b/x/config.yml", "c/config.yml"],
+            ),
+            (&["/config.yml", "/x/config.yml"], &["config.yml", "x/config.yml"]),
+            (&["config.yml", "x/config.yml"], &["config.yml", "x/config.yml"]),
+            (&["/a/config.yml", "/a/config.yml"], &["config.yml", "config.yml"]),
+        ] {
+            let configs: Vec<PathBuf> = configs.iter().map(PathBuf::from).collect();
+            let found: Vec<String> = configs.iter().map(|path| account_name(path, &configs, &TRAKT)).collect();
+            let expected: Vec<String> = names.iter().map(|name| format!("{name}#trakt")).collect();
+            assert_eq!(found, expected);
+        }
+    }
 }

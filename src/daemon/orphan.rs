@@ -176,7 +176,13 @@ impl<W: World> Daemon<W> {
 
 /// A text with the pair of another one in it, where that can be done.
 fn with_pair_of(section: &Section, text: &str) -> Option<String> {
-    let held = section.adopted(UnixSeconds(0), 0)?;
-    let edit = Edit { provider: section.provider, change: Change::Write(&held.grant), clear_once_key: false };
+    let held = section.adopted(UnixSeconds(0), 0);
+    let change = match &held {
+        Some(held) => Change::Write(&held.grant),
+        // It was signed out of.
+        None if section.refresh_token.is_none() && section.access_token.is_none() => Change::Empty,
+        None => return None,
+    };
+    let edit = Edit { provider: section.provider, change, clear_once_key: false };
     splice::splice(text, &edit).ok().map(|spliced| spliced.text)
 }

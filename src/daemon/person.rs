@@ -37,6 +37,8 @@ const PERSON: u8 = 2;
 const TICK: Duration = Duration::from_secs(1);
 /// How often it is looked whether somebody else has brought the grant.
 const LOOK_S: i64 = 5;
+/// How often a `logout` looks, a second apart, whether somebody still writes into the file that was there before.
+const LATE_WRITER_LOOKS: usize = 2;
 /// How often what goes before a step may act.
 const STEPS_MAX: usize = 8;
 
@@ -281,7 +283,7 @@ impl Daemon<Terminal> {
                 return Err(LATER);
             }
         }
-        let (place, look, _lock) = self.locked(config, provider).await?;
+        let (place, look, flock) = self.locked(config, provider).await?;
         let empty = |text: &str| {
             let spliced = splice::splice(text, &Edit { provider, change: Change::Empty, clear_once_key: true })?;
             Ok::<_, Refused>(Some(spliced.text))
@@ -294,6 +296,7 @@ impl Daemon<Terminal> {
         empty(&look.snapshot.text).map_err(|why| refused(self, &why))?;
         self.revoke(&look).await?;
         let disk = self.world.disk();
+        let (mut replaced, mut orphans) = (None, Vec::new());
         let noted = store::open_journal(disk, &place).and_then(|mut journal| {
             let added = journal.add(disk, &Record::LoggedOut(self.world.now()));
             added.map_err(|error| Refused::Journal { path: place.journal.clone(), error })?;
@@ -302,7 +305,8 @@ impl Daemon<Terminal> {
                 // Somebody may write just now; what counts is the file as it is then.
                 if matches!(emptied, Err(Refused::Changed)) {
                     let seen = file::read(disk, &place.config)?.fingerprint;
-                    emptied = store::replace(disk, &place, seen, &mut Vec::new(), &mut |_| {}, &empty);
+                    emptied = store::replace(disk, &place, seen, &mut orphans, &mut |_| {}, &empty);
+                    replaced = emptied.as_ref().ok().copied().flatten().map(|after| (seen, after));
                 }
             }
             // The tokens are to be gone from the disk, even where the file cannot be written.
@@ -310,6 +314,7 @@ impl Daemon<Terminal> {
             gone.map_err(|error| Refused::Journal { path: place.journal.clone(), error })?;
             emptied.map(drop)
         });
+        drop(flock);
         noted.map_err(|why| refused(self, &why))?;
         self.world.say(&format!(
             "signed out of {title}: the block in {path} is empty and stays so until `kometa-authd login {}`",
@@ -319,7 +324,24 @@ impl Daemon<Terminal> {
             let page = provider.applications_page;
             self.world.say(&format!("{title} revokes nothing by itself: the tokens end with their time, see {page}"));
         }
+        if let Some((before, after)) = replaced {
+            self.remember(config, before, after, orphans);
+            self.linger(config).await;
+        }
         Ok(DONE)
+    }
+
+    /// Looks a moment longer at what stood in the config's place: whoever had it open may be writing into it.
+    async fn linger(&mut self, config: usize) {
+        for _ in 0..LATE_WRITER_LOOKS {
+            tokio::select! {
+                biased;
+                () = self.world.stopping() => break,
+                () = self.world.pause(TICK) => {}
+            }
+            self.reclaim(config, false).await;
+        }
+        self.last_chance().await;
     }
 
     /// Has the provider end every refresh token that we know, which ends the access tokens with them.

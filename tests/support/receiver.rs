@@ -48,6 +48,7 @@ type Inbox = Arc<(Mutex<Vec<Got>>, Condvar)>;
 /// A receiver.
 pub struct Receiver {
     port: u16,
+    answer: Arc<Mutex<Answer>>,
     inbox: Inbox,
 }
 
@@ -57,14 +58,21 @@ impl Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let inbox = Inbox::default();
-        let shared = Arc::clone(&inbox);
+        let answer = Arc::new(Mutex::new(answer));
+        let (shared, answers) = (Arc::clone(&inbox), Arc::clone(&answer));
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let inbox = Arc::clone(&shared);
+                let answer = *answers.lock().unwrap();
                 std::thread::spawn(move || serve(stream, answer, &inbox));
             }
         });
-        Self { port, inbox }
+        Self { port, answer, inbox }
+    }
+
+    /// Answers like that from now on.
+    pub fn answer(&self, answer: Answer) {
+        *self.answer.lock().unwrap() = answer;
     }
 
     /// Host and port.
