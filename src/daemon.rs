@@ -36,6 +36,7 @@ mod act;
 pub mod alive;
 pub mod facts;
 mod login;
+mod logout;
 mod orphan;
 mod person;
 mod spend;

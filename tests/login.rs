@@ -407,6 +407,65 @@ fn login_at_a_terminal() {
     assert_eq!(value(&home.text(), "access_token"), sandbox.live(&TRAKT, CLIENT).unwrap().access_token.expose());
 }
 
+/// A `login` that is slowed down, lets a code expire and is then told no: each is shown at the terminal, and the
+/// next `login` begins with a new code. Where nobody comes at all, it ends by itself.
+#[test]
+fn login_denied_and_expired() {
+    let sandbox = sandbox();
+    fault(&sandbox, "device-token:429@1");
+    let home = Home::new(EMPTY);
+    let first = Terminal::start(&login(&home, "trakt", &sandbox));
+    first.wait("waiting for you, 9:5");
+    wait_polls(&sandbox, 1);
+    sandbox.advance(601);
+    wait_codes(&sandbox, 2);
+    let code = user_code(&sandbox);
+    let shown = first.wait(&format!("enter {code}"));
+    assert!(shown.contains("the code before was not entered in its time"), "{shown}");
+    assert!(sandbox.deny_device(&code));
+    first.wait("the authorization was denied on the page");
+    first.wait("run this again for a new code");
+    assert_eq!(first.end(), Some(2));
+    let polls: Vec<i64> =
+        sandbox.requests().iter().filter(|visit| visit.path.ends_with("device/token")).map(|v| v.at_ms).collect();
+    assert!(polls[1] - polls[0] >= 6000, "{polls:?}");
+    let second = Terminal::start(&login(&home, "trakt", &sandbox));
+    for count in 3..=5 {
+        wait_codes(&sandbox, count);
+        second.wait(&format!("enter {}", user_code(&sandbox)));
+        sandbox.advance(601);
+    }
+    second.wait("nobody entered any of the last codes");
+    assert_eq!(second.end(), Some(2));
+    let devices = sandbox.ledger().codes.devices;
+    assert!(devices.len() == 5 && devices.iter().all(|device| device.early_polls == 0));
+    assert_eq!(home.text(), EMPTY);
+}
+
+/// The daemon is killed and started again while a `login` at a terminal waits: all three share one code, and the
+/// last of them carries on with the grant.
+#[test]
+fn login_over_a_restart_of_the_daemon() {
+    let sandbox = sandbox();
+    let home = Home::new(EMPTY);
+    let first = daemon(&home, &sandbox);
+    first.wait_log(&["enter the code"]);
+    let code = user_code(&sandbox);
+    let terminal = Terminal::start(&login(&home, "trakt", &sandbox));
+    terminal.wait(&format!("enter {code}"));
+    first.kill();
+    let second = daemon(&home, &sandbox);
+    second.wait_log(&["enter the code", &code]);
+    assert!(sandbox.approve_device(&code));
+    terminal.wait("authorized, the new pair is in");
+    assert_eq!(terminal.end(), Some(0));
+    second.reload();
+    second.wait_log(&["token is valid"]);
+    let ledger = sandbox.ledger();
+    assert_eq!((ledger.codes.devices.len(), ledger.codes.devices[0].early_polls, ledger.entries().len()), (1, 0, 1));
+    second.stop();
+}
+
 /// `login` beside a daemon that waits with a code: both show the same code and share its polls, none of
 /// them too early; whoever gets the grant, the other carries on with it, and the next refresh is the
 /// daemon's.
@@ -481,6 +540,32 @@ fn mal_at_a_terminal() {
     terminal.wait("authorized, the new pair is in");
     assert_eq!(terminal.end(), Some(0));
     assert_eq!(value(&home.text(), "access_token"), sandbox.live(&MAL, CLIENT).unwrap().access_token.expose());
+}
+
+/// Ctrl-C at the prompt of `login mal` leaves everything as it was, and the link good: the address that it ends on
+/// works with the next `login`. A wrong one is said to be.
+#[test]
+fn mal_interrupted_at_a_terminal() {
+    let sandbox = sandbox();
+    let home = Home::new(EMPTY_MAL);
+    let mut first = Terminal::start(&login(&home, "mal", &sandbox));
+    let shown = first.wait("\n> ");
+    let start = shown.find("http://127").unwrap();
+    let address = sandbox.authorize(shown[start..].lines().next().unwrap().trim()).unwrap();
+    first.type_in("\x03");
+    first.wait("nothing is half done");
+    assert_eq!(first.end(), Some(1));
+    assert_eq!(home.text(), EMPTY_MAL);
+    let mut second = Terminal::start(&login(&home, "mal", &sandbox));
+    second.wait("\n> ");
+    second.type_in("http://localhost/?code=of-somebody-else\n");
+    second.wait("rejected the pin or address");
+    assert_eq!(second.end(), Some(2));
+    let mut third = Terminal::start(&login(&home, "mal", &sandbox));
+    third.wait("\n> ");
+    third.type_in(&format!("{address}\n"));
+    third.wait("authorized, the new pair is in");
+    assert_eq!(third.end(), Some(0));
 }
 
 /// `logout` asks, revokes at the provider, empties the block and nothing else, and leaves no token in the
