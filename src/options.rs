@@ -178,9 +178,9 @@ pub struct Options {
     )]
     pub notify: Vec<Address>,
 
-    /// A program to run for each message, with `KOMETA_AUTHD_EVENT`, `_ACCOUNT`, `_LEVEL`, `_MESSAGE`,
-    /// `_DETAIL`, `_TODO`, `_EXPIRES_AT` in its environment and JSON on its standard input; no shell, no arguments,
-    /// 30 seconds
+    /// A program to run for each message, with `KOMETA_AUTHD_EVENT`, `_ACCOUNT`, `_MESSAGE`, `_TODO`, `_LINK`,
+    /// `_TEXT` and more in its environment and JSON on its standard input (docs/messages.md); no shell, no
+    /// arguments, 30 seconds
     #[arg(long, value_name = "PROGRAM", env = "KOMETA_AUTHD_ON_EVENT", hide_env_values = true)]
     pub on_event: Option<PathBuf>,
 

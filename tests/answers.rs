@@ -283,23 +283,39 @@ fn wrongly_called_dead() {
     assert_eq!(sandbox.ledger().spent_and_reused(), (1, 0));
 }
 
-/// A PIN that was used before or is too old is refused once, said, and not sent again, also after a
-/// restart; the token that is there goes on.
+/// A PIN that was used before, is too old or was never one is refused once, said, and not sent again, also
+/// after a restart; the token that is there goes on.
 #[test]
 fn bad_pin() {
-    let sandbox = sandbox();
-    let grant = sandbox.issue(&TRAKT, CLIENT, 60);
-    let home = Home::new(&config_with(&grant).replace("pin:", "pin: 00000000"));
-    for _ in 0..2 {
-        let daemon = home.daemon(&sandbox);
-        daemon.wait_log(&["config.yml#trakt", "next="]);
-        let (status, _) = daemon.stop();
-        assert!(status.success());
+    for kind in ["used", "expired", "unknown"] {
+        let sandbox = sandbox();
+        let pin = if kind == "unknown" { Secret::new("00000000") } else { sandbox.pin() };
+        let with_pin = |text: &str| text.replace("pin:", &format!("pin: '{}'", pin.expose()));
+        match kind {
+            "used" => {
+                let other = Home::new(&with_pin(&config_with(&sandbox.issue(&TRAKT, CLIENT, 60))));
+                assert_eq!(other.output("refresh", &sandbox, &[]).status.code(), Some(0));
+                assert!(!other.text().contains(pin.expose()), "the PIN is still there");
+            }
+            "expired" => sandbox.advance(601),
+            _ => {}
+        }
+        let (grant, before) = (sandbox.issue(&TRAKT, CLIENT, 60), posts(&sandbox).len());
+        let home = Home::new(&with_pin(&config_with(&grant)));
+        let mut log = String::new();
+        for _ in 0..2 {
+            let daemon = home.daemon(&sandbox);
+            daemon.wait_log(&["config.yml#trakt", "next="]);
+            let (status, said) = daemon.stop();
+            assert!(status.success());
+            log += &said;
+        }
+        assert_eq!(log.matches("rejected the pin or address").count(), 1, "{kind}: {log}");
+        let refused = posts(&sandbox).split_off(before);
+        assert_eq!((refused.len(), refused[0].grant_type.as_deref()), (1, Some("authorization_code")), "{kind}");
+        assert_eq!(home.status(&sandbox)["state"], "healthy", "{kind}");
+        assert!(sandbox.is_live(refresh_token(&grant)), "{kind}");
     }
-    let refused = posts(&sandbox);
-    assert_eq!((refused.len(), refused[0].grant_type.as_deref()), (1, Some("authorization_code")));
-    assert_eq!(home.status(&sandbox)["state"], "healthy");
-    assert!(sandbox.is_live(refresh_token(&grant)));
 }
 
 /// Answers that lack something or say it oddly are taken for what they are worth: one request, the pair is

@@ -47,6 +47,16 @@ fn program(home: &Home, text: &str) -> PathBuf {
     path
 }
 
+/// The fields of a message in docs/messages.md, each with its variable, if it has one.
+fn documented() -> Vec<(String, Option<String>)> {
+    let cell = |text: &str| Some(text.trim().strip_prefix('`')?.strip_suffix('`')?.to_owned());
+    let row = |line: &str| {
+        let mut cells = line.strip_prefix("| ")?.split('|');
+        Some((cell(cells.next()?)?, cell(cells.next()?)))
+    };
+    include_str!("../docs/messages.md").lines().filter_map(row).collect()
+}
+
 /// Each format as its service documents it: `notify --test` posts to a receiver, and what arrived is
 /// compared with the recorded shape, its address and its key.
 #[test]
@@ -131,6 +141,10 @@ fn formats() {
     home.output("notify", &sandbox, &["--test", "--notify", &format!("http://{}/any?x=y", receiver.host())]);
     let got = receiver.wait(1).remove(0);
     let shape = got.json();
+    let fields: Vec<_> = shape.as_object().unwrap().keys().cloned().collect();
+    let mut expected: Vec<_> = documented().into_iter().map(|(field, _)| field).collect();
+    expected.sort();
+    assert_eq!(fields, expected);
     assert_eq!((got.line.as_str(), &shape["event"], &shape["text"]), ("POST /any?x=y", &json!("test"), &text));
 }
 
@@ -284,6 +298,29 @@ fn once() {
     assert!(!home.state().join("config.yml#told").exists());
 }
 
+/// A file that cannot be edited is told at once, with the place in it, and so is the end of that; no token was spent
+/// meanwhile.
+#[test]
+fn refused_edit() {
+    let sandbox = sandbox();
+    let receiver = Receiver::start(Answer::Status(200));
+    let grant = sandbox.issue(&TRAKT, CLIENT, 8 * DAY_S);
+    let text = config_with(&grant);
+    let home = Home::new(&text.replace(grant.access_token.expose(), "<<access>>"));
+    let daemon = daemon(&home, &sandbox, &["--notify", &address("json", &receiver, "")]);
+    let told = receiver.wait(1)[0].json();
+    assert_eq!((&told["event"], &told["saying"]), (&json!("edit_refused"), &json!("problem")));
+    let body = told["text"].as_str().unwrap();
+    for part in ["Because: line 11", "What to do: change the named place", ", section trakt"] {
+        assert!(body.contains(part), "{part}: {body}");
+    }
+    assert_eq!(sandbox.ledger().spent_and_reused(), (0, 0));
+    home.replace(&text);
+    let told = receiver.wait(2)[1].json();
+    assert_eq!((&told["event"], &told["saying"]), (&json!("refreshed"), &json!("recovered")));
+    daemon.stop();
+}
+
 /// The program gets the message in its environment and as JSON, and none of Kometa's secrets.
 #[test]
 fn on_event() {
@@ -298,11 +335,22 @@ fn on_event() {
     daemon.wait_log(&["message delivered", "command"]);
     let environment = std::fs::read_to_string(&out).unwrap();
     let body: Value = serde_json::from_str(&std::fs::read_to_string(out.with_extension("json")).unwrap()).unwrap();
-    for (name, field) in [("EVENT", "event"), ("ACCOUNT", "account"), ("LEVEL", "level"), ("MESSAGE", "message")] {
-        let value = body[field].as_str().unwrap();
-        assert!(environment.contains(&format!("KOMETA_AUTHD_{name}={value}\n")), "{name}: {environment}");
+    let documented = documented();
+    let mut variables = Vec::new();
+    for (field, variable) in documented.iter().filter_map(|(field, variable)| Some((field, variable.as_ref()?))) {
+        let value = match &body[field] {
+            Value::Null => String::new(),
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        assert!(environment.contains(&format!("{variable}={value}\n")), "{variable}: {environment}");
+        variables.push(variable.as_str());
     }
-    assert!(environment.contains(&format!("KOMETA_AUTHD_EXPIRES_AT={}\n", body["expires_at"])), "{environment}");
+    let names = environment.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name);
+    let mut set: Vec<_> = names.filter(|name| name.starts_with("KOMETA_") || name.starts_with("PMM_")).collect();
+    set.sort_unstable();
+    variables.sort_unstable();
+    assert_eq!(set, variables);
     assert!(environment.contains("KOMETA_AUTHD_TODO=authorize again") && !environment.contains("planted"));
     daemon.stop();
     // One that fails is said to, with its status.

@@ -54,6 +54,7 @@ pub async fn run(program: &Path, notice: &Notice, limit: Duration) -> Result<(),
         ("MESSAGE", &notice.sentence),
         ("DETAIL", &notice.detail),
         ("TODO", &notice.todo),
+        ("LINK", notice.link.as_deref().unwrap_or_default()),
         ("TEXT", &notice.body()),
         ("EXPIRES_AT", &expires_at),
     ] {
