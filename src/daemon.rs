@@ -18,7 +18,8 @@ use crate::disk::{Disk, Meta};
 use crate::event::{Event, Kind};
 use crate::file::{self, Snapshot, Unreadable};
 use crate::health::State;
-use crate::journal::{Held, History};
+use crate::journal::History;
+use crate::journal::pending::Pending;
 use crate::kometa::Times;
 use crate::provider::{Login, Provider};
 use crate::refresh::Network;
@@ -173,7 +174,7 @@ struct Account {
     /// Whose account was authorized just now.
     whose: Option<String>,
     /// What the journal could not take.
-    overlay: Option<Box<Held>>,
+    pending: Pending,
     hold_until: Option<UnixSeconds>,
     misses: u32,
     /// When its access token ends, as known at the last look.
@@ -271,7 +272,7 @@ impl<W: World> Daemon<W> {
             self.reclaim(config, true).await;
             let mut unkept = false;
             for account in &mut self.configs[config].accounts {
-                if account.overlay.as_ref().is_some_and(|held| !held.published) {
+                if account.pending.has_the_only_copy() {
                     (account.hold_until, unkept) = (None, true);
                 }
             }
@@ -495,7 +496,7 @@ impl<W: World> Daemon<W> {
                 news: None,
                 status: String::new(),
                 whose: None,
-                overlay: None,
+                pending: Pending::default(),
                 hold_until: None,
                 misses: 0,
                 expires_at: None,

@@ -12,24 +12,26 @@
 use std::io;
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
-
 use crate::disk::{Disk, Open};
 use crate::token::{Fingerprint, Grant, Secret, UnixSeconds};
 
+mod line;
+pub mod pending;
 pub mod sign_in;
+pub mod spent;
 
+use line::{line, parse_line};
 use sign_in::{SignIn, Step};
+use spent::Spent;
 
 /// Space that is made sure of before a token is spent. The longest real record
 /// has two tokens of about 1 000 characters each.
 pub const RESERVED_BYTES: usize = 8 * 1024;
-/// A journal longer than this is written anew with only what still matters.
-const COMPACT_ABOVE_BYTES: usize = 32 * 1024;
+/// A journal longer than this is written anew with only what still matters. That is up to 47 KB: a thousand
+/// spent tokens are 32 of them, and a limit below would have it written anew at each opening.
+const COMPACT_ABOVE_BYTES: usize = 64 * 1024;
 /// A journal longer than this is not ours.
 const READ_MAX_BYTES: u64 = 1024 * 1024;
-/// How many spent tokens are remembered: with one refresh a day, almost three years of old backups.
-const SPENT_MAX: usize = 1000;
 /// How many used PINs and pasted addresses are remembered.
 const USED_MAX: usize = 50;
 
@@ -116,7 +118,7 @@ pub struct History {
     /// A request that may have spent its token: set before it, cleared by its answer.
     pub intent: Option<Intent>,
     /// The refresh tokens known to be spent, oldest first.
-    pub spent: Vec<Fingerprint>,
+    pub spent: Spent,
     /// Refresh tokens that the provider called invalid, oldest first.
     pub dead: Vec<Dead>,
     /// PINs and pasted addresses that were sent, oldest first.
@@ -137,7 +139,7 @@ impl History {
     /// Whether a refresh token is known to be spent.
     #[must_use]
     pub fn is_spent(&self, token: Fingerprint) -> bool {
-        self.spent.contains(&token)
+        self.spent.contains(token)
     }
 
     /// What is known of a refresh token that the provider called invalid.
@@ -242,16 +244,14 @@ impl History {
         self.sign_in = SignIn::default();
         if let Some(token) = token {
             // A provider that hands a token out again knows best.
-            self.spent.retain(|spent| *spent != token);
+            self.spent.remove(token);
             self.dead.retain(|dead| dead.token != token);
         }
         self.current = Some(held.clone());
     }
 
     fn spend(&mut self, token: Fingerprint) {
-        if !self.spent.contains(&token) {
-            keep_newest(&mut self.spent, token, SPENT_MAX);
-        }
+        self.spent.insert(token);
         if self.fallback.as_ref().and_then(Held::refresh) == Some(token) {
             self.fallback = None;
         }
@@ -265,8 +265,9 @@ impl History {
             records.push(Record::Held(current.clone()));
         }
         records.extend(self.signed_out.map(Record::SignedOut));
-        if !self.spent.is_empty() {
-            records.push(Record::Spent(self.spent.clone()));
+        let spent: Vec<_> = self.spent.iter().collect();
+        if !spent.is_empty() {
+            records.push(Record::Spent(spent));
         }
         records.extend(self.fallback.clone().map(Record::Fallback));
         records.extend(self.dead.iter().copied().map(Record::Dead));
@@ -325,6 +326,17 @@ pub enum Record {
     Succeeded(UnixSeconds),
     /// An edit of the config file is about to be put in place.
     Edit(Fingerprint, Fingerprint),
+}
+
+impl Record {
+    /// Whether a power cut may take it: the file or the provider would only say it again.
+    fn may_be_lost(&self) -> bool {
+        match self {
+            Self::Published | Self::Edit(..) | Self::Used(_) => true,
+            Self::Held(held) => held.origin == Origin::Adopted,
+            _ => false,
+        }
+    }
 }
 
 /// An open journal: its history, and where the next record goes.
@@ -387,19 +399,13 @@ impl<H> Journal<H> {
         Ok(())
     }
 
-    /// Adds a record: one write and one sync.
+    /// Adds a record: one write, and one sync unless it may be lost.
     pub fn add<D: Disk<Handle = H>>(&mut self, disk: &D, record: &Record) -> io::Result<()> {
-        self.note(disk, record)?;
-        disk.sync_data(&self.file)
-    }
-
-    /// Adds a record that may be lost in a power cut, because it can be found out again.
-    pub fn note<D: Disk<Handle = H>>(&mut self, disk: &D, record: &Record) -> io::Result<()> {
         let bytes = line(record);
         disk.write_at(&self.file, &bytes, self.end as u64)?;
         self.end += bytes.len();
         self.history.apply(record);
-        Ok(())
+        if record.may_be_lost() { Ok(()) } else { disk.sync_data(&self.file) }
     }
 }
 
@@ -417,139 +423,11 @@ pub fn replay(bytes: &[u8]) -> (History, usize) {
     (history, end)
 }
 
-/// How many hexadecimal digits of a SHA-256 stand before each record.
-const CHECKSUM_DIGITS: usize = 32;
-
-fn line(record: &Record) -> Vec<u8> {
-    let json = record.to_json().to_string();
-    format!("{} {json}\n", Fingerprint::of(json.as_bytes())).into_bytes()
-}
-
-fn parse_line(piece: &[u8]) -> Option<Record> {
-    let text = std::str::from_utf8(piece).ok()?.strip_suffix('\n')?;
-    let (checksum, json) = text.split_at_checked(CHECKSUM_DIGITS)?;
-    let json = json.strip_prefix(' ')?;
-    if Fingerprint::parse(checksum)? != Fingerprint::of(json.as_bytes()) {
-        return None;
-    }
-    Record::from_json(&serde_json::from_str(json).ok()?)
-}
-
 fn keep_newest<T>(list: &mut Vec<T>, item: T, max: usize) {
     if list.len() >= max {
         list.drain(..=list.len() - max);
     }
     list.push(item);
-}
-
-// Written by hand and not derived, because a derive would need secrets that can be serialized anywhere.
-impl Record {
-    fn to_json(&self) -> Value {
-        match self {
-            Self::Intent(intent) => json!({"intent": intent.spends.to_string(), "at": intent.at.0}),
-            Self::Held(held) => json!({"held": held_to_json(held)}),
-            Self::Published => json!({"published": true}),
-            Self::Fallback(held) => json!({"fallback": held_to_json(held)}),
-            Self::Spent(tokens) => json!({"spent": tokens.iter().map(ToString::to_string).collect::<Vec<_>>()}),
-            Self::Dead(dead) => json!({"dead": dead.token.to_string(), "at": dead.at.0, "lost": dead.lost}),
-            Self::Used(token) => json!({"used": token.to_string()}),
-            Self::Trouble { trouble, settled } => json!({
-                "trouble": trouble.what, "since": trouble.since.0, "attempts": trouble.attempts,
-                "not_before": trouble.not_before.0, "asked": trouble.asked, "refused": trouble.refused.map(|c| c.to_string()), "settled": settled,
-            }),
-            Self::SignedOut(at) => json!({"signed_out": at.0}),
-            Self::LoggedOut(at) => json!({"logged_out": at.0}),
-            Self::SignIn(step) => step.to_json(),
-            Self::Succeeded(at) => json!({"succeeded": at.0}),
-            Self::Edit(before, after) => json!({"edit": before.to_string(), "after": after.to_string()}),
-        }
-    }
-
-    fn from_json(value: &Value) -> Option<Self> {
-        let object = value.as_object()?;
-        let fingerprint = |key: &str| Fingerprint::parse(object.get(key)?.as_str()?);
-        let seconds = |key: &str| object.get(key)?.as_i64().map(UnixSeconds);
-        // A line has one key that names it; an unknown name is from a newer version, and is passed over.
-        Some(if object.contains_key("intent") {
-            Self::Intent(Intent { spends: fingerprint("intent")?, at: seconds("at")? })
-        } else if let Some(held) = object.get("held") {
-            Self::Held(held_from_json(held.as_object()?)?)
-        } else if object.contains_key("published") {
-            Self::Published
-        } else if let Some(held) = object.get("fallback") {
-            Self::Fallback(held_from_json(held.as_object()?)?)
-        } else if let Some(tokens) = object.get("spent") {
-            let tokens = tokens.as_array()?.iter();
-            Self::Spent(tokens.map(|token| Fingerprint::parse(token.as_str()?)).collect::<Option<_>>()?)
-        } else if object.contains_key("dead") {
-            let lost = object.get("lost").and_then(Value::as_bool).unwrap_or_default();
-            Self::Dead(Dead { token: fingerprint("dead")?, at: seconds("at")?, lost })
-        } else if object.contains_key("used") {
-            Self::Used(fingerprint("used")?)
-        } else if let Some(what) = object.get("trouble") {
-            let trouble = Trouble {
-                since: seconds("since")?,
-                attempts: u32::try_from(object.get("attempts")?.as_u64()?).ok()?,
-                not_before: seconds("not_before")?,
-                what: what.as_str()?.to_owned(),
-                asked: object.get("asked").and_then(Value::as_bool).unwrap_or_default(),
-                refused: fingerprint("refused"),
-            };
-            Self::Trouble { trouble, settled: object.get("settled")?.as_bool()? }
-        } else if object.contains_key("signed_out") {
-            Self::SignedOut(seconds("signed_out")?)
-        } else if object.contains_key("logged_out") {
-            Self::LoggedOut(seconds("logged_out")?)
-        } else if object.contains_key("sign_in") {
-            Self::SignIn(Step::from_json(object)?)
-        } else if object.contains_key("succeeded") {
-            Self::Succeeded(seconds("succeeded")?)
-        } else if object.contains_key("edit") {
-            Self::Edit(fingerprint("edit")?, fingerprint("after")?)
-        } else {
-            return None;
-        })
-    }
-}
-
-fn held_to_json(held: &Held) -> Value {
-    let grant = &held.grant;
-    json!({
-        "access_token": grant.access_token.expose(), "token_type": grant.token_type,
-        "expires_in": grant.expires_in, "refresh_token": grant.refresh_token.as_ref().map(Secret::expose),
-        "scope": grant.scope, "created_at": grant.created_at.map(|at| at.0),
-        "origin": match held.origin {
-            Origin::Refreshed => "refreshed",
-            Origin::Authorized => "authorized",
-            Origin::Adopted => "adopted",
-        },
-        "at": held.at.0, "client": held.client.to_string(), "draw": held.draw, "is_published": held.published,
-    })
-}
-
-fn held_from_json(object: &Map<String, Value>) -> Option<Held> {
-    let text = |key: &str| object.get(key).and_then(Value::as_str);
-    let number = |key: &str| object.get(key).and_then(Value::as_i64);
-    Some(Held {
-        grant: Grant {
-            access_token: Secret::new(text("access_token")?),
-            token_type: text("token_type").map(str::to_owned),
-            expires_in: number("expires_in"),
-            refresh_token: text("refresh_token").map(Secret::new),
-            scope: text("scope").map(str::to_owned),
-            created_at: number("created_at").map(UnixSeconds),
-        },
-        origin: match text("origin")? {
-            "refreshed" => Origin::Refreshed,
-            "authorized" => Origin::Authorized,
-            "adopted" => Origin::Adopted,
-            _ => return None,
-        },
-        at: UnixSeconds(number("at")?),
-        client: Fingerprint::parse(text("client")?)?,
-        draw: u16::try_from(number("draw")?).ok()?,
-        published: object.get("is_published")?.as_bool()?,
-    })
 }
 
 #[cfg(test)]

@@ -132,6 +132,8 @@ pub fn ensure_state<D: Disk>(disk: &D, path: &Path) -> Result<(), Refused> {
                 refused(format!("cannot be made: {why}"))
             };
             disk.create_folder(path).map_err(cannot)?;
+            // Or a power cut takes the folder, with the journal that is synced in it.
+            let _ = disk.sync_folder(path.parent().unwrap_or(path));
             disk.meta(path)
         }
         found => found,
@@ -172,6 +174,7 @@ pub fn reserve<D: Disk>(
     disk: &D,
     place: &Place,
     snapshot: &Snapshot<D::Handle>,
+    mut journal: Journal<D::Handle>,
     record: &Record,
     make: &Make,
 ) -> Result<Reservation<D::Handle>, Refused> {
@@ -179,7 +182,6 @@ pub fn reserve<D: Disk>(
     // Real tokens may be longer than the pretend ones.
     let size = snapshot.text.len().max(new.len()) + crate::journal::RESERVED_BYTES;
     try_folder(disk, place, snapshot, size)?;
-    let mut journal = open_journal(disk, place)?;
     journal
         .reserve(disk, record, &place.state)
         .map_err(|error| Refused::Journal { path: place.journal.clone(), error })?;

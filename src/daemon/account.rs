@@ -59,11 +59,46 @@ impl<W: World> Daemon<W> {
         let mut history = Journal::peek(self.world.disk(), &place.journal)
             .map_err(|error| Refused::Journal { path: place.journal.clone(), error })?;
         let accounts = &self.configs[config].accounts;
-        let overlay = accounts.iter().find(|account| account.provider == provider).and_then(|a| a.overlay.as_ref());
-        if let Some(held) = overlay {
-            history.apply(&Record::Held(held.as_ref().clone()));
+        if let Some(account) = accounts.iter().find(|account| account.provider == provider) {
+            account.pending.apply(&mut history);
         }
         Ok(history)
+    }
+
+    /// Opens an account's journal; what only memory has goes into it first.
+    pub(super) fn open_journal(
+        &mut self,
+        config: usize,
+        provider: &Provider,
+        place: &Place,
+    ) -> Result<Journal<HandleOf<W>>, Refused> {
+        let disk = self.world.disk();
+        let mut journal = store::open_journal(disk, place)?;
+        let accounts = &mut self.configs[config].accounts;
+        if let Some(account) = accounts.iter_mut().find(|account| account.provider == provider) {
+            let flushed = account.pending.flush(disk, &mut journal);
+            flushed.map_err(|error| Refused::Journal { path: place.journal.clone(), error })?;
+        }
+        Ok(journal)
+    }
+
+    /// Adds what happened to an account's journal. Where the journal does not take it, memory keeps it until
+    /// it does, and the account does not come to rest before.
+    pub(super) fn note(
+        &mut self,
+        config: usize,
+        provider: &Provider,
+        journal: Option<&mut Journal<HandleOf<W>>>,
+        record: Record,
+    ) {
+        let accounts = &mut self.configs[config].accounts;
+        // Whoever acts for an account has made sure of it.
+        let Some(account) = accounts.iter_mut().find(|account| account.provider == provider) else { return };
+        account.pending.push(record);
+        if let Some(journal) = journal {
+            // What stays is written at the next opening.
+            let _ = account.pending.flush(self.world.disk(), journal);
+        }
     }
 
     /// What `decide` is told of an account.
@@ -120,7 +155,11 @@ impl<W: World> Daemon<W> {
         let disk = self.world.disk();
         let leftovers =
             !self.configs[config].recovered && (disk.meta(&place.temp).is_ok() || disk.meta(&place.redo).is_ok());
-        if !leftovers && let Decision::Wait { until, reason } = self.decide(place, &section, &history, urgency, asked) {
+        let waiting = !self.configs[config].accounts.iter().any(|a| a.provider == provider && a.pending.is_empty());
+        if !leftovers
+            && !waiting
+            && let Decision::Wait { until, reason } = self.decide(place, &section, &history, urgency, asked)
+        {
             return self.rest(config, &section, &history, until, reason);
         }
         drop((section, history));
@@ -151,6 +190,11 @@ impl<W: World> Daemon<W> {
             let look = Look { snapshot, section, history };
             let next = match decision {
                 Decision::Wait { until, reason } => {
+                    if self.account(config, provider).is_some_and(|account| !account.pending.is_empty())
+                        && let Err(why) = self.open_journal(config, provider, place)
+                    {
+                        return self.hold(config, provider, Kind::StateUnusable, &why);
+                    }
                     return self.rest(config, &look.section, &look.history, until, reason);
                 }
                 Decision::Adopt => self.adopt(config, place, &look),

@@ -20,20 +20,11 @@ impl<W: World> Daemon<W> {
         let Some(held) = look.section.adopted(self.world.now(), draw) else {
             return Next::At(None);
         };
-        let disk = self.world.disk();
-        let kept = store::open_journal(disk, place).and_then(|mut journal| {
-            let noted = journal.note(disk, &Record::Held(held.clone()));
-            noted.map_err(|error| Refused::Journal { path: place.journal.clone(), error })
-        });
-        let overlay = kept.is_err().then(|| Box::new(held));
+        // Without a journal memory has to do: it is in the file, and only a refresh needs the journal.
+        let mut journal = self.open_journal(config, provider, place).ok();
+        self.note(config, provider, journal.as_mut(), Record::Held(held));
         if let Some(account) = self.account(config, provider) {
-            account.overlay = overlay;
             account.news = Some(Kind::Adopted);
-        }
-        if let Err(why) = kept {
-            // It is in the file; only a refresh needs the journal, and will say so again.
-            let event = Event::new(Kind::StateUnusable, self.name(config, provider)).detail(why.to_string());
-            self.tell(config, provider, event);
         }
         Next::Again
     }
@@ -47,17 +38,10 @@ impl<W: World> Daemon<W> {
     /// Takes an emptied block for a sign-out.
     pub(super) fn sign_out(&mut self, config: usize, place: &Place, look: &Look<HandleOf<W>>) -> Next {
         let provider = look.section.provider;
-        let disk = self.world.disk();
-        let record = Record::SignedOut(self.world.now());
-        let noted = store::open_journal(disk, place).and_then(|mut journal| {
-            let added = journal.add(disk, &record);
-            added.map_err(|error| Refused::Journal { path: place.journal.clone(), error })
-        });
-        match noted {
-            Ok(()) => {
-                if let Some(account) = self.account(config, provider) {
-                    account.overlay = None;
-                }
+        match self.open_journal(config, provider, place) {
+            Ok(mut journal) => {
+                let record = Record::SignedOut(self.world.now());
+                self.note(config, provider, Some(&mut journal), record);
                 let event = Event::new(Kind::SignedOut, self.name(config, provider));
                 self.announce(config, provider, event);
                 Next::Again
@@ -74,14 +58,7 @@ impl<W: World> Daemon<W> {
             Publishing::SpentCameBack => Kind::PutBack,
         };
         // Without a journal the file is all the more needed.
-        let mut journal = store::open_journal(self.world.disk(), place).ok();
-        let overlay = self.account(config, provider).and_then(|account| account.overlay.clone());
-        if let (Some(held), Some(open)) = (overlay, &mut journal)
-            && open.add(self.world.disk(), &Record::Held(*held)).is_ok()
-            && let Some(account) = self.account(config, provider)
-        {
-            account.overlay = None;
-        }
+        let mut journal = self.open_journal(config, provider, place).ok();
         match self.write(config, place, (provider, look.snapshot.fingerprint), &look.history, journal.as_mut()) {
             Ok(written) => {
                 if let Some(account) = self.account(config, provider).filter(|_| written) {
@@ -115,13 +92,13 @@ impl<W: World> Daemon<W> {
         let mut note = |record: &Record| {
             if let Some(journal) = &mut journal {
                 // Only a help for the next start.
-                let _ = journal.note(disk, record);
+                let _ = journal.add(disk, record);
             }
         };
         let mut orphans = Vec::new();
         let replaced = store::replace(disk, place, seen, &mut orphans, &mut note, &make);
         if replaced.is_ok() && !foreign.get() {
-            note(&Record::Published);
+            self.note(config, provider, journal, Record::Published);
         }
         let after = replaced.as_ref().ok().copied().flatten().unwrap_or(seen);
         self.remember(config, seen, after, orphans);
@@ -131,9 +108,6 @@ impl<W: World> Daemon<W> {
         }
         let watched = &mut self.configs[config];
         if let Some(account) = watched.accounts.iter_mut().find(|account| account.provider == provider) {
-            if let Some(held) = &mut account.overlay {
-                held.published = true;
-            }
             account.misses = 0;
         }
         watched.fingerprint = Some(after);

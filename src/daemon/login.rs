@@ -8,12 +8,12 @@ use super::{Daemon, HandleOf, Look, Next, World};
 use crate::decision::sign_in::POLL_MAX_S;
 use crate::event::{Event, Kind};
 use crate::journal::sign_in::{Code, Ended, Step};
-use crate::journal::{Held, Journal, Origin, Record};
+use crate::journal::{Held, Origin, Record};
 use crate::provider::{Login, Provider};
 use crate::refresh::device::{self, Polled};
 use crate::refresh::request::{Credentials, Endpoint};
 use crate::refresh::{Outcome, Question, reply};
-use crate::store::{self, Place, Refused, Reservation};
+use crate::store::{Place, Refused, Reservation};
 use crate::token::{Fingerprint, Grant};
 
 /// The clock counts whole seconds: with one more, two polls are never closer than the interval.
@@ -54,20 +54,23 @@ impl<W: World> Daemon<W> {
         let outcome = self.post(&request).await;
         if !matches!(&outcome, Outcome::Answered(answer) if (200..300).contains(&answer.status)) {
             // Nobody has seen a code: this round does not count.
-            let _ = journal.note(self.world.disk(), &Record::SignIn(Step::Asked(round.saturating_sub(1))));
+            self.note(config, provider, Some(journal), Record::SignIn(Step::Asked(round.saturating_sub(1))));
         }
         let (what, retry_after_s) = match outcome {
             Outcome::NotSent(what) | Outcome::Unknown(what) => (what, None),
             Outcome::Answered(answer) if (200..300).contains(&answer.status) => {
                 let now = self.world.now();
                 match device::parse_code(&endpoint, &credentials, &answer, now) {
-                    Some(code) => return self.note_step(config, place, provider, journal, Step::Came(code)),
+                    Some(code) => {
+                        self.note(config, provider, Some(journal), Record::SignIn(Step::Came(code)));
+                        return Next::Again;
+                    }
                     None => ("the answer has no code".to_owned(), None),
                 }
             }
             Outcome::Answered(answer) => match reply::classify(provider, &answer) {
                 reply::Reply::BadClient => {
-                    return self.bad_client(config, place, provider, journal, refused, true);
+                    return self.bad_client(config, provider, journal, refused, true);
                 }
                 reply::Reply::Later { what, retry_after_s, .. } => (what.into_owned(), retry_after_s),
                 _ => ("the answer has no code".to_owned(), None),
@@ -115,33 +118,17 @@ impl<W: World> Daemon<W> {
             Polled::Expired => Step::Ended(Ended::Expired),
             Polled::Used => Step::Ended(Ended::Lost),
             Polled::BadClient => {
-                let _ = journal.note(self.world.disk(), &Record::SignIn(Step::Ended(Ended::Expired)));
-                return self.bad_client(config, place, provider, journal, refused, true);
+                self.note(config, provider, Some(journal), Record::SignIn(Step::Ended(Ended::Expired)));
+                return self.bad_client(config, provider, journal, refused, true);
             }
         };
-        self.note_step(config, place, provider, journal, step)
+        self.note(config, provider, Some(journal), Record::SignIn(step));
+        Next::Again
     }
 
     fn polled(&self, interval_s: i64, after_s: i64) -> Step {
         let wait_s = interval_s.max(after_s).min(POLL_MAX_S) + WHOLE_SECOND_S;
         Step::Polled { at: self.world.now().plus(wait_s), interval_s }
-    }
-
-    fn note_step(
-        &mut self,
-        config: usize,
-        place: &Place,
-        provider: &'static Provider,
-        journal: &mut Journal<HandleOf<W>>,
-        step: Step,
-    ) -> Next {
-        match journal.add(self.world.disk(), &Record::SignIn(step)) {
-            Ok(()) => Next::Again,
-            Err(error) => {
-                let why = Refused::Journal { path: place.journal.clone(), error };
-                Next::At(self.hold(config, provider, Kind::StateUnusable, &why))
-            }
-        }
     }
 
     /// Draws the verifier of a link, and keeps it before anybody sees the link.
@@ -154,9 +141,10 @@ impl<W: World> Daemon<W> {
         // An address that is there already belongs to somebody else's link, and cannot be exchanged with ours.
         let foreign = look.section.once.as_ref().map(crate::token::Secret::fingerprint);
         let foreign = foreign.filter(|address| !look.history.used.contains(address));
-        let disk = self.world.disk();
-        let noted = store::open_journal(disk, place).and_then(|mut journal| {
-            let foreign = foreign.map_or(Ok(()), |address| journal.note(disk, &Record::Used(address)));
+        // A link that nobody may see before its verifier is kept: memory alone would not do.
+        let noted = self.open_journal(config, provider, place).and_then(|mut journal| {
+            let disk = self.world.disk();
+            let foreign = foreign.map_or(Ok(()), |address| journal.add(disk, &Record::Used(address)));
             let added = foreign.and_then(|()| journal.add(disk, &Record::SignIn(Step::Link(verifier))));
             added.map_err(|error| Refused::Journal { path: place.journal.clone(), error })
         });

@@ -138,16 +138,11 @@ impl<W: World> Daemon<W> {
             Reply::Invalid => Record::Dead(Dead { token: spends, at: now, lost: unknown_before }),
             Reply::BadClient => {
                 let refused = look.section.seen().credentials;
-                return self.bad_client(config, place, provider, journal, refused, !unknown_before);
+                return self.bad_client(config, provider, journal, refused, !unknown_before);
             }
         };
-        match journal.add(self.world.disk(), &record) {
-            Ok(()) => Next::Again,
-            Err(error) => {
-                let why = Refused::Journal { path: place.journal.clone(), error };
-                Next::At(self.hold(config, provider, Kind::StateUnusable, &why))
-            }
-        }
+        self.note(config, provider, Some(journal), record);
+        Next::Again
     }
 
     /// Takes a turn in the pace of requests; where there is none left, when to come back.
@@ -176,7 +171,8 @@ impl<W: World> Daemon<W> {
             Some(new) => Ok(Some(new)),
             None => Err(Refused::NotNow("the file changed just now".to_owned())),
         };
-        store::reserve(self.world.disk(), place, &look.snapshot, record, &make)
+        self.open_journal(config, provider, place)
+            .and_then(|journal| store::reserve(self.world.disk(), place, &look.snapshot, journal, record, &make))
             .map_err(|why| Next::At(self.hold(config, provider, Kind::NothingSent, &why)))
     }
 
@@ -184,7 +180,6 @@ impl<W: World> Daemon<W> {
     pub(super) fn bad_client(
         &mut self,
         config: usize,
-        place: &Place,
         provider: &'static Provider,
         journal: &mut Journal<HandleOf<W>>,
         refused: Option<Fingerprint>,
@@ -200,26 +195,15 @@ impl<W: World> Daemon<W> {
             asked: false,
             refused,
         };
-        match journal.add(self.world.disk(), &Record::Trouble { trouble, settled }) {
-            Ok(()) => Next::Again,
-            Err(error) => {
-                let why = Refused::Journal { path: place.journal.clone(), error };
-                Next::At(self.hold(config, provider, Kind::StateUnusable, &why))
-            }
-        }
+        self.note(config, provider, Some(journal), Record::Trouble { trouble, settled });
+        Next::Again
     }
 
     /// Notes that a PIN or an address is not to be looked at again.
     fn note_used(&mut self, config: usize, place: &Place, provider: &'static Provider, used: Fingerprint) -> Next {
-        let disk = self.world.disk();
-        let noted = store::open_journal(disk, place).and_then(|mut journal| {
-            let added = journal.add(disk, &Record::Used(used));
-            added.map_err(|error| Refused::Journal { path: place.journal.clone(), error })
-        });
-        match noted {
-            Ok(()) => Next::Again,
-            Err(why) => Next::At(self.hold(config, provider, Kind::StateUnusable, &why)),
-        }
+        let mut journal = self.open_journal(config, provider, place).ok();
+        self.note(config, provider, journal.as_mut(), Record::Used(used));
+        Next::Again
     }
 
     /// Sends a request that spends something.
@@ -254,14 +238,10 @@ impl<W: World> Daemon<W> {
         let kind = if held.origin == Origin::Refreshed { Kind::Refreshed } else { Kind::Authorized };
         if kept.is_err() {
             journal.history.apply(&Record::Held(held.clone()));
-        }
-        if let Some(account) = self.account(config, provider) {
-            // What the journal has is newer than anything that it could not take before.
-            account.overlay = kept.is_err().then(|| Box::new(held));
+            self.note(config, provider, None, Record::Held(held));
         }
         if let Some(used) = used {
-            // May be lost: the provider would only say again that it is used.
-            let _ = journal.note(self.world.disk(), &Record::Used(used));
+            self.note(config, provider, Some(journal), Record::Used(used));
             journal.history.apply(&Record::Used(used));
         }
         let history = journal.history.clone();
@@ -318,12 +298,7 @@ impl<W: World> Daemon<W> {
             asked: retry_after_s.is_some(),
             refused: None,
         };
-        if journal.add(self.world.disk(), &Record::Trouble { trouble, settled }).is_err()
-            && let Some(account) = self.account(config, provider)
-        {
-            account.hold_until = Some(now.plus(delay_s));
-            return Next::At(account.hold_until);
-        }
+        self.note(config, provider, Some(journal), Record::Trouble { trouble, settled });
         Next::Again
     }
 }
