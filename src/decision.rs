@@ -313,10 +313,9 @@ fn whose(seen: &Seen, history: &History) -> Option<Decision> {
         return match history.unpublished() {
             // It is back.
             _ if history.signed_out.is_some() => Some(Decision::Adopt),
-            Some(_) if same_access => Some(Decision::Publish(Publishing::New)),
-            None if same_access || seen.access.is_none() => None,
-            // An answer without a new refresh token, or somebody's refresh that kept it.
+            // Not noted yet, an answer without a new refresh token, or somebody's refresh that kept it.
             Some(_) => Some(Decision::Publish(Publishing::New)),
+            None if same_access || seen.access.is_none() => None,
             None => Some(Decision::Adopt),
         };
     }
@@ -362,13 +361,10 @@ fn when(facts: &Facts, current: &Held) -> (UnixSeconds, Refreshing) {
             due = (start.plus(-RUN_LEAD_S), Refreshing::BeforeKometa);
         }
     }
-    match kometa_until(facts, current) {
-        Some(until) if due.0 < until => (until, due.1),
-        _ => due,
-    }
+    (kometa_until(facts, current).map_or(due.0, |until| due.0.max(until)), due.1)
 }
 
-/// Until when a running Kometa keeps its token, where it runs.
+/// Until when a running Kometa keeps its token; past where it runs no more.
 fn kometa_until(facts: &Facts, current: &Held) -> Option<UnixSeconds> {
     let now = facts.now;
     let quiet = facts.kometa.active_at.filter(|at| *at <= now.plus(RUN_QUIET_S)).map(|at| at.plus(RUN_QUIET_S));
@@ -378,7 +374,7 @@ fn kometa_until(facts: &Facts, current: &Held) -> Option<UnixSeconds> {
     let last = life(current).map_or(current.at.plus(LIFETIME_DEFAULT_S), |(from, lifetime)| {
         from.plus(lifetime - (lifetime / 20).min(RUN_LEAD_S))
     });
-    quiet.max(window).filter(|until| *until > now).map(|until| until.min(last)).filter(|until| *until > now)
+    quiet.max(window).map(|until| until.min(last))
 }
 
 /// The time before which nothing is sent again, while it lies ahead.

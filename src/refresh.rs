@@ -214,7 +214,8 @@ fn client_config(roots: RootCertStore) -> Result<rustls::ClientConfig, String> {
 /// Reads an answer to its end. A body that breaks off may have held a grant.
 async fn read(mut response: reqwest::Response) -> Outcome {
     let status = response.status().as_u16();
-    let retry_after_s = response.headers().get("retry-after").and_then(|value| retry_after_s(value.to_str().ok()?));
+    let wait = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
+    let retry_after_s = wait.and_then(|text| reply::retry_after_s(text, crate::clock::now()));
     let mut body = Vec::new();
     loop {
         match response.chunk().await {
@@ -226,14 +227,6 @@ async fn read(mut response: reqwest::Response) -> Outcome {
             Err(error) => return Outcome::Unknown(format!("the answer broke off: {}", cause(&error))),
         }
     }
-}
-
-/// `Retry-After` is a number of seconds or a date (RFC 9110 section 10.2.3).
-fn retry_after_s(text: &str) -> Option<i64> {
-    text.trim().parse().ok().or_else(|| {
-        let at = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
-        Some(at.as_second().saturating_sub(crate::clock::now().0).max(0))
-    })
 }
 
 /// The innermost cause of an error, which is what a person can act on; never an address with a query.
@@ -269,14 +262,5 @@ mod tests {
         ] {
             assert_eq!(is_loopback(url), expected, "{url}");
         }
-    }
-
-    /// Seconds and dates are understood, the rest is not.
-    #[test]
-    fn retry_after() {
-        assert_eq!(retry_after_s("120"), Some(120));
-        assert_eq!(retry_after_s("Sun, 06 Nov 1994 08:49:37 GMT"), Some(0));
-        assert!(retry_after_s("Fri, 31 Dec 2100 23:59:59 GMT").is_some_and(|seconds| seconds > 1_000_000));
-        assert_eq!(retry_after_s("soon"), None);
     }
 }

@@ -4,7 +4,11 @@
 //! line, error or panic can hold one. This file never does IO and never reads
 //! a clock.
 
+use std::collections::HashMap;
 use std::fmt;
+
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// A moment in seconds since 1970-01-01 UTC, as RFC 7519 and Trakt's
 /// `created_at` count them. Arithmetic saturates: the numbers come from
@@ -61,7 +65,7 @@ impl Secret {
         let mut parts = self.0.split('.');
         let (_, payload, _) = (parts.next()?, parts.next()?, parts.next()?);
         let claims = BASE64_URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
-        let claims: serde_json::Value = serde_json::from_slice(&claims).ok()?;
+        let claims: Value = serde_json::from_slice(&claims).ok()?;
         let seconds = |claim| claims.get(claim).and_then(whole_number);
         let (issued, expires) = (seconds("iat").or_else(|| seconds("nbf"))?, seconds("exp")?);
         Some((UnixSeconds(issued), expires.checked_sub(issued).filter(|life| *life > 0)?))
@@ -138,19 +142,27 @@ impl Grant {
     /// Reads a token endpoint's answer. Numbers may come as strings or with a
     /// fraction; anything else that is not of the expected type is left out.
     ///
+    /// The token that was sent for it is spent, so that nothing but a missing access token may cost the
+    /// answer: not a byte order mark, not what follows the object, not a number or a nesting beyond
+    /// what a parser takes, not an unpaired surrogate in a field that nobody asked for.
+    ///
     /// # Errors
     /// The body is no JSON object, or it has no non-empty `access_token`.
     pub fn from_json(body: &[u8]) -> Result<Self, NoGrant> {
-        let value: serde_json::Value = serde_json::from_slice(body).map_err(|_| NoGrant::NotJson)?;
-        let object = value.as_object().ok_or(NoGrant::NotJson)?;
-        let text = |key| object.get(key).and_then(|v| v.as_str()).map(str::trim).filter(|t| !t.is_empty());
-        let number = |key| object.get(key).and_then(whole_number);
+        let body = String::from_utf8_lossy(body);
+        let reader = serde_json::Deserializer::from_str(body.trim_start_matches('\u{feff}'));
+        let members = reader.into_iter::<HashMap<String, &RawValue>>().next().and_then(Result::ok);
+        let members = members.ok_or(NoGrant::NotJson)?;
+        // Each by itself: a value that cannot be read is missing, and the others are not.
+        let value = |key| serde_json::from_str::<Value>(members.get(key)?.get()).ok();
+        let text = |key| Some(value(key)?.as_str()?.trim().to_owned()).filter(|text| !text.is_empty());
+        let number = |key| whole_number(&value(key)?);
         Ok(Self {
             access_token: Secret::new(text("access_token").ok_or(NoGrant::NoAccessToken)?),
-            token_type: text("token_type").map(str::to_owned),
+            token_type: text("token_type"),
             expires_in: number("expires_in"),
             refresh_token: text("refresh_token").map(Secret::new),
-            scope: text("scope").map(str::to_owned),
+            scope: text("scope"),
             created_at: number("created_at").map(UnixSeconds),
         })
     }
@@ -168,7 +180,7 @@ pub enum NoGrant {
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "`as` saturates, which is what is wanted of an absurd number")]
-fn whole_number(value: &serde_json::Value) -> Option<i64> {
+fn whole_number(value: &Value) -> Option<i64> {
     value
         .as_i64()
         .or_else(|| value.as_f64().map(|f| f as i64))
@@ -206,6 +218,24 @@ mod tests {
         let grant = Grant::from_json(odd).expect("a grant");
         assert!(grant.refresh_token.is_none() && grant.token_type.is_none() && grant.scope.is_none());
         assert_eq!((grant.expires_in, grant.created_at), (Some(3600), Some(UnixSeconds(1_500_000_000))));
+    }
+
+    /// Nothing that stands around the tokens costs them.
+    #[test]
+    fn odd_surroundings_are_still_grants() {
+        let deep = [r#"{"deep":"#, &"[".repeat(500), &"]".repeat(500), r#","access_token":"a","refresh_token":"r"}"#];
+        for body in [
+            &deep.concat(),
+            "\u{feff}{\"access_token\":\"a\",\"refresh_token\":\"r\"}",
+            r#"{"access_token":"a","refresh_token":"r"}<!-- 12 ms -->"#,
+            r#"{"access_token":"a","refresh_token":"r","expires_in":1e999}"#,
+            r#"{"expires_in":1,"access_token":"a","refresh_token":"r","scope":"\ud83d"}"#,
+        ] {
+            let grant = Grant::from_json(body.as_bytes()).expect("a grant");
+            assert_eq!((grant.access_token.expose(), grant.refresh_token.unwrap().expose()), ("a", "r"), "{body}");
+        }
+        let grant = Grant::from_json(b"{\"access_token\":\"a\",\"scope\":\"\xff\"}").expect("a grant");
+        assert_eq!(grant.scope.as_deref(), Some("\u{fffd}"));
     }
 
     /// What has no access token is no grant, and the error names which.

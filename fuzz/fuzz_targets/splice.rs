@@ -35,7 +35,9 @@ fn edit(text: &str, provider: &'static Provider) {
                 Err(refused) => panic!("the second time: {refused}"),
             },
             // Whether libyaml takes a tab at the start of a line depends on the line before it.
-            Err(refused) => assert!(!matches!(refused.reason, Reason::CheckFailed(_)) || text.contains('\t'), "{refused}"),
+            Err(refused) => {
+                assert!(!matches!(refused.reason, Reason::CheckFailed(_)) || text.contains('\t'), "{refused}")
+            }
         }
     }
 }

@@ -97,6 +97,12 @@ fn clock_steps() {
         Decision::Wait { until: None, reason: Waiting::ClockNotSet },
         "a board without a clock"
     );
+    let none = Seen::default();
+    assert_eq!(at(SANE_CLOCK, none, &history), Decision::Wait { until: None, reason: Waiting::NoClient }, "just set");
+    // A little ahead is within what clocks do; a tenth of the lifetime more and nobody knows.
+    let tenth = 7 * DAY / 10;
+    assert_eq!(waits(at(NOON.plus(-tenth), seen("a"), &history)), (due, Waiting::Valid));
+    assert_eq!(at(NOON.plus(-tenth - 1), seen("a"), &history), Decision::Refresh(Refreshing::UnknownLife));
 }
 
 /// What cannot be true is not believed: the documentation's sample, zero, negative, overflow. A foreign
@@ -160,6 +166,8 @@ fn ownership() {
         ("a stale copy", seen("a"), vec![ours(), spent()], Decision::Publish(Publishing::SpentCameBack)),
         ("not yet in the file", seen("a"), vec![unpublished(), spent()], Decision::Publish(Publishing::New)),
         ("not yet noted", seen("b"), vec![unpublished(), spent()], Decision::Publish(Publishing::New)),
+        ("not yet in, and the block is empty", seen(""), vec![unpublished()], Decision::Publish(Publishing::New)),
+        ("not yet in, same refresh token", new_access, vec![unpublished()], Decision::Publish(Publishing::New)),
         ("somebody's newer one", seen("c"), vec![ours(), spent()], Decision::Adopt),
         ("somebody's, ours not yet in", seen("c"), vec![unpublished(), spent()], Decision::Adopt),
         ("same refresh token, new access", new_access, vec![ours()], Decision::Adopt),
@@ -172,7 +180,10 @@ fn ownership() {
             Decision::Wait { until: Some(NOON.plus(DAY)), reason: Waiting::Rejected },
         ),
     ] {
-        assert_eq!(at(NOON, seen, &history(&records)), expected, "{what}");
+        let history = history(&records);
+        assert_eq!(at(NOON, seen, &history), expected, "{what}");
+        let theirs = matches!(expected, Decision::Adopt | Decision::SignOut);
+        assert_eq!(may_replace(&seen, &history), !theirs, "{what}");
     }
 }
 
@@ -191,7 +202,19 @@ fn sign_out() {
     pin.once = Some(token("pin"));
     assert_eq!(at(NOON, pin, &history), Decision::Exchange);
     history.apply(&Record::Used(token("pin")));
-    assert_eq!(at(NOON, pin, &history), Decision::Wait { until: None, reason: Waiting::SignedOut });
+    let signed_out = Decision::Wait { until: None, reason: Waiting::SignedOut };
+    assert_eq!(at(NOON, pin, &history), signed_out);
+    // The pair was rejected before: what is known of it is more than that the block was emptied once.
+    let mut rejected = history.clone();
+    rejected.dead.push(Dead { token: token("b"), at: NOON, lost: false });
+    assert_eq!(waits(at(NOON, seen("a"), &rejected)), (NOON.plus(DAY), Waiting::Rejected));
+    // Signed out for good, a copy of what was revoked, or of what was called invalid, is no way back.
+    history.apply(&Record::LoggedOut(NOON));
+    history.apply(&Record::Dead(Dead { token: token("c"), at: NOON, lost: false }));
+    for worthless in ["a", "b", "c"] {
+        assert_eq!(at(NOON, seen(worthless), &history), signed_out, "{worthless}");
+    }
+    assert_eq!(at(NOON, seen("d"), &history), Decision::Adopt);
 }
 
 /// `invalid_grant` is not the end: the pair before is tried, and the same one again after a day; a
@@ -208,7 +231,10 @@ fn rejected() {
     let mut alone = history.clone();
     alone.fallback = None;
     assert_eq!(waits(at(NOON, seen("c"), &alone)), (NOON.plus(DAY), Waiting::Rejected));
+    assert_eq!(waits(at(NOON.plus(HOUR), seen("c"), &alone)), (NOON.plus(DAY), Waiting::Rejected));
     assert_eq!(at(NOON.plus(DAY), seen("c"), &alone), Decision::Refresh(Refreshing::SecondLook));
+    // Called so by a clock that has been set back since: nobody knows when.
+    assert_eq!(at(NOON.plus(-60), seen("c"), &alone), Decision::Refresh(Refreshing::SecondLook));
     let facts = |urgency| Facts { now: NOON, seen: seen("c"), history: &alone, kometa: Kometa::default(), urgency };
     assert_eq!(decide(&facts(Urgency::Asked)), Decision::Refresh(Refreshing::SecondLook));
 }
@@ -229,10 +255,11 @@ fn retry() {
         },
         settled: true,
     };
-    let decided = |record: Record, urgency| {
+    let decided_at = |now, record: Record, urgency| {
         let history = history(&[pair.clone(), record]);
-        decide(&Facts { now: NOON, seen: seen("a"), history: &history, kometa: Kometa::default(), urgency })
+        decide(&Facts { now, seen: seen("a"), history: &history, kometa: Kometa::default(), urgency })
     };
+    let decided = |record, urgency| decided_at(NOON, record, urgency);
     let wait = Decision::Wait { until: Some(NOON.plus(60)), reason: Waiting::Retry };
     assert_eq!(decided(trouble(false, None), Urgency::Usual), wait);
     assert_eq!(decided(trouble(false, None), Urgency::Asked), Decision::Refresh(Refreshing::Expired));
@@ -241,6 +268,16 @@ fn retry() {
     assert_eq!(decided(trouble(false, seen("a").credentials), Urgency::Usual), wait);
     let others = Some(Fingerprint::of(b"before the correction"));
     assert_eq!(decided(trouble(false, others), Urgency::Usual), Decision::Refresh(Refreshing::Expired));
+    // When its time has come; and at once where no wait can be as long, for the clock was set back.
+    let longest = NOON.plus(60 - crate::backoff::LONGEST_S);
+    for (now, expected) in [
+        (NOON.plus(59), wait),
+        (NOON.plus(60), Decision::Refresh(Refreshing::Expired)),
+        (longest, wait),
+        (longest.plus(-1), Decision::Refresh(Refreshing::Due)),
+    ] {
+        assert_eq!(decided_at(now, trouble(false, None), Urgency::Usual), expected, "{now:?}");
+    }
 }
 
 /// No run of Kometa starts with less than a day left, or half the lifetime where that is shorter: the
@@ -252,6 +289,8 @@ fn before_kometa() {
         (DAY, 14 * HOUR, Some(14 * HOUR - RUN_LEAD_S)),
         // Eleven hours on there are 13.
         (DAY, 11 * HOUR, None),
+        // Half of it is enough.
+        (DAY, 12 * HOUR, None),
         // The usual time comes first.
         (DAY, 16 * HOUR, None),
         (HOUR, 35 * 60, Some(35 * 60 - RUN_LEAD_S)),
@@ -272,6 +311,9 @@ fn before_kometa() {
         if expected.is_some() {
             let decided = decide(&facts(NOON.plus(due)));
             assert_eq!(decided, Decision::Refresh(Refreshing::BeforeKometa), "{lifetime} {start_in}");
+            // Once it has started, it is too late for that.
+            let usual = (NOON.plus(lifetime / 3 * 2), Waiting::Valid);
+            assert_eq!(waits(decide(&facts(NOON.plus(start_in)))), usual, "{lifetime} {start_in}");
         }
     }
 }
@@ -295,6 +337,13 @@ fn kometa_runs() {
     let last = NOON.plus(DAY - RUN_LEAD_S);
     assert_eq!(waits(decided(last.plus(-60), Some(last), &[])), (last, Waiting::KometaRuns));
     assert_eq!(decided(last, Some(last), &[]), Decision::Refresh(Refreshing::Due));
+    let minutes = Record::Held(held("a", Origin::Refreshed, NOON, HOUR));
+    let minutes = self::history(&[minutes]);
+    let kometa = Kometa { active_at: Some(NOON.plus(55 * 60)), starts: vec![] };
+    let facts = Facts { now: NOON.plus(55 * 60), seen: seen("a"), history: &minutes, kometa, urgency: Urgency::Usual };
+    assert_eq!(waits(decide(&facts)), (NOON.plus(HOUR - HOUR / 20), Waiting::KometaRuns), "three minutes of an hour");
+    // What is not due yet does not become so by its run.
+    assert_eq!(waits(decided(NOON, Some(NOON), &[])), (due, Waiting::Valid));
     // A log from the future is nobody's.
     assert_eq!(decided(due, Some(due.plus(DAY)), &[]), Decision::Refresh(Refreshing::Due));
 }
@@ -316,6 +365,48 @@ fn not_set_up() {
     let wait = |reason| Decision::Wait { until: None, reason };
     assert_eq!(at(NOON, Seen::default(), &History::default()), wait(Waiting::NoClient));
     assert_eq!(at(NOON, seen(""), &History::default()), wait(Waiting::NeverAuthorized));
+}
+
+/// A pair ends when its lifetime is over, and where that is unknown nobody says when.
+#[test]
+fn ends() {
+    let mut pair = held("a", Origin::Adopted, NOON, DAY);
+    assert_eq!(expires_at(&pair), Some(NOON.plus(DAY)));
+    pair.grant.expires_in = None;
+    assert_eq!(expires_at(&pair), None);
+}
+
+/// What only a person can end is told apart from what time ends, and every reason has words of its own.
+#[test]
+fn reasons() {
+    let mut words = std::collections::BTreeSet::new();
+    for (reason, needs_person) in [
+        (Waiting::Valid, false),
+        (Waiting::Retry, false),
+        (Waiting::KometaRuns, false),
+        (Waiting::ClockNotSet, false),
+        (Waiting::SignedOut, false),
+        (Waiting::NoClient, true),
+        (Waiting::NeverAuthorized, true),
+        (Waiting::Rejected, true),
+        (Waiting::EnterCode, true),
+        (Waiting::PasteAddress, true),
+    ] {
+        assert_eq!(reason.needs_person(), needs_person, "{reason}");
+        assert!(words.insert(reason.to_string()), "{reason}");
+    }
+    for reason in [
+        Refreshing::Due,
+        Refreshing::BeforeKometa,
+        Refreshing::Expired,
+        Refreshing::UnknownLife,
+        Refreshing::Forced,
+        Refreshing::Fallback,
+        Refreshing::SecondLook,
+    ] {
+        assert!(words.insert(reason.to_string()), "{reason}");
+    }
+    assert!(words.iter().all(|words| words.len() > 2));
 }
 
 proptest! {

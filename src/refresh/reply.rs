@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 use crate::provider::Provider;
-use crate::token::Grant;
+use crate::token::{Grant, UnixSeconds};
 
 /// A whole answer of a token endpoint.
 pub struct Answer {
@@ -80,6 +80,14 @@ pub fn classify(provider: &Provider, answer: &Answer) -> Reply {
     }
 }
 
+/// `Retry-After` is a number of seconds or a date (RFC 9110 section 10.2.3).
+#[must_use]
+pub fn retry_after_s(text: &str, now: UnixSeconds) -> Option<i64> {
+    let seconds = text.trim().parse().ok();
+    let date = || jiff::fmt::rfc2822::parse(text).ok().map(|at| UnixSeconds(at.timestamp().as_second()).since(now));
+    seconds.or_else(date).map(|seconds| seconds.max(0))
+}
+
 /// The OAuth `error` of a JSON body, if it has the form that RFC 6749 section 5.2 allows; nothing
 /// else of a body is ever shown.
 pub(super) fn error_code(body: &[u8]) -> Option<String> {
@@ -124,6 +132,7 @@ mod tests {
             (401, DEAD, "invalid"),
             (500, DEAD, "later false: HTTP 500, invalid_grant"),
             (401, r#"{"error":"invalid_client"}"#, "client"),
+            (502, r#"{"error":"invalid_client"}"#, "later false: HTTP 502, invalid_client"),
             (400, r#"{"error":"invalid_request"}"#, "later true: HTTP 400, invalid_request"),
             (400, "invalid_grant", "later true: HTTP 400"),
             (400, r#"{"error":"<b>token</b>"}"#, "later true: HTTP 400"),
@@ -145,6 +154,22 @@ mod tests {
             (400, r#"{"error":"unsupported_grant_type"}"#, "later true: HTTP 400, unsupported_grant_type"),
         ] {
             assert_eq!(name(&classify(&MAL, &answer(status, body))), expected, "{status} {body}");
+        }
+    }
+
+    /// Seconds and dates are understood, the rest is not; what lies in the past is now.
+    #[test]
+    fn retry_after() {
+        let now = UnixSeconds(1_795_348_800);
+        for (text, expected) in [
+            (" 120 ", Some(120)),
+            ("-5", Some(0)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(0)),
+            ("Sun, 22 Nov 2026 12:01:30 GMT", Some(90)),
+            ("soon", None),
+            ("", None),
+        ] {
+            assert_eq!(retry_after_s(text, now), expected, "{text}");
         }
     }
 }

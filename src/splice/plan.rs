@@ -230,9 +230,7 @@ impl<'d, 'w> Plan<'d, 'w> {
         let blanks = self.text[..start].trim_end_matches([' ', '\t']).len();
         let starts_line = self.text[..blanks].ends_with(['\n', '\r']);
         let start = if starts_line { start } else { blanks };
-        if start < end {
-            self.edits.push((start..end, String::new()));
-        }
+        self.edits.push((start..end, String::new()));
         self.cut_content(node);
     }
 

@@ -84,12 +84,7 @@ fn is_typed(plain: &str) -> bool {
     let number = mantissa.contains(|c: char| c.is_ascii_digit())
         && all(mantissa, |byte| byte.is_ascii_digit() || byte == b'.' || byte == b':')
         && all(exponent, |byte| byte.is_ascii_digit());
-    let date = lower.len() > 5
-        && lower
-            .bytes()
-            .take(6)
-            .enumerate()
-            .all(|(at, byte)| if at == 4 { byte == b'-' } else { byte.is_ascii_digit() });
+    let date = lower.bytes().take(6).enumerate().all(|(at, b)| if at == 4 { b == b'-' } else { b.is_ascii_digit() });
     number || date
 }
 
@@ -228,6 +223,9 @@ mod tests {
             ("abc", Style::Literal, "abc"),
             ("12345", Style::Plain, "\"12345\""),
             ("12e45", Style::Plain, "\"12e45\""),
+            ("2026-11-22", Style::Plain, "\"2026-11-22\""),
+            ("2026-aa-bb", Style::Plain, "2026-aa-bb"),
+            ("20261-22a", Style::Plain, "20261-22a"),
             ("a\nb", Style::SingleQuoted, "\"a\\u000ab\""),
         ] {
             assert_eq!(written(&Wanted::Text(text), style), value);
@@ -245,6 +243,7 @@ mod tests {
             ("!!str 12345", Wanted::Text("12345"), true),
             ("!x abc", Wanted::Text("abc"), false),
             ("1_000", Wanted::Text("1_000"), false),
+            ("-.inf", Wanted::Text("-.inf"), false),
             ("7", Wanted::Number(7), true),
             ("'7'", Wanted::Number(7), false),
             ("7.0", Wanted::Number(7), false),

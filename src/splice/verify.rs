@@ -141,4 +141,24 @@ mod tests {
             "a range that is too wide does not help"
         );
     }
+
+    /// The first place of which two readers have something else is found, and what they agree on is passed
+    /// over: tags, sequences, and types, which are the second reader's to say.
+    #[test]
+    fn the_first_dispute() {
+        for (ours, theirs, line) in [
+            ("a: 1\nb: [c, ~]\n", "a: 1\nb: [c, ~]\n", None),
+            ("a: !x b\nc: 1\nd: e\n", "a: !x b\nc: 1\nd: f\n", Some(3)),
+            ("a: !x b\n", "a: !x c\n", Some(1)),
+            ("a: [b, c]\nd:\n  e\n", "a: [b, c]\nd:\n  f\n", Some(3)),
+            ("a:\n- b\n- c\n", "a:\n- b\n- d\n", Some(3)),
+            ("a:\n- b\n", "a:\n- b\n- c\n", Some(2)),
+            ("a:\n  b: c\n", "a:\n  b: c\n  d: e\n", Some(2)),
+            ("a: b\nc:\n  [d]\n", "a: b\nc: {d: e}\n", Some(3)),
+        ] {
+            let document = Document::parse(ours).expect("YAML");
+            let found = disputed(&document, &document.root, &read(theirs).expect("YAML"));
+            assert_eq!(found.map(|node| node.line), line, "{ours:?} {theirs:?}");
+        }
+    }
 }
