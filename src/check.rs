@@ -1,15 +1,17 @@
 //! What `check` says: every problem of a config with its place, and what an
 //! edit would do. Changes nothing.
 
+use std::fmt::Write as _;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::path::Path;
 
-use crate::announce::kometa;
 use crate::daemon::Setup;
 use crate::daemon::facts::{look, pretend_edit, references};
 use crate::disk::{Disk, Place};
 use crate::event::Kind;
 use crate::file;
+use crate::merge::{Change, changes};
 use crate::settings::{self, Section};
 use crate::store;
 use crate::token::Secret;
@@ -36,7 +38,7 @@ pub fn check<D: Disk>(disk: &D, setup: &Setup, path: &Path, diff: bool, out: &mu
         writeln!(out, "{shown}: {problem}")?;
         worst = 2;
     }
-    for problem in kometa::channels(&snapshot.text, &references(disk, setup, &snapshot)).1 {
+    for problem in &settings.channel_problems {
         // Only messages need it; the tokens do not.
         writeln!(out, "{shown}: {problem}")?;
     }
@@ -119,7 +121,22 @@ fn traps(place: Place) -> Vec<Kind> {
 /// The lines that differ, as a unified diff without context.
 #[must_use]
 pub fn changed_lines(old: &str, new: &str) -> String {
-    similar::TextDiff::from_lines(old, new).unified_diff().context_radius(0).to_string()
+    let [old, new] = [old, new].map(|text| text.split_inclusive('\n').collect::<Vec<_>>());
+    let place = |lines: &Range<usize>| match lines.len() {
+        0 => format!("{},0", lines.start),
+        1 => (lines.start + 1).to_string(),
+        count => format!("{},{count}", lines.start + 1),
+    };
+    let mut diff = String::new();
+    for Change { from, to } in changes(&old, &new) {
+        let _ = writeln!(diff, "@@ -{} +{} @@", place(&from), place(&to));
+        let removed = old[from].iter().map(|line| ('-', line));
+        for (sign, line) in removed.chain(new[to].iter().map(|line| ('+', line))) {
+            let end = if line.ends_with('\n') { "" } else { "\n\\ No newline at end of file\n" };
+            let _ = write!(diff, "{sign}{line}{end}");
+        }
+    }
+    diff
 }
 
 /// Without the secrets of the section, however they are quoted.

@@ -6,9 +6,13 @@
 //! takes its place.
 #![expect(clippy::disallowed_methods, reason = "the one place where the clock is read")]
 
+use std::fs;
 use std::io;
+use std::path::Path;
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use jiff::tz::TimeZone;
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
@@ -26,10 +30,44 @@ pub fn now() -> UnixSeconds {
 /// The clock in local time, for a person: `2026-11-22 15:04:05`.
 #[must_use]
 pub fn local(at: UnixSeconds) -> String {
-    jiff::Timestamp::from_second(at.0).map_or_else(
-        |_| format!("{} seconds after 1970", at.0),
-        |at| at.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
+    let Ok(moment) = jiff::Timestamp::from_second(at.0) else {
+        return format!("{} seconds after 1970", at.0);
+    };
+    let at = moment.to_zoned(zone()).datetime();
+    let (date, time) = (at.date(), at.time());
+    format!(
+        "{:04}-{:02}-{:02} {:02}:{:02}:{:02}",
+        date.year(),
+        date.month(),
+        date.day(),
+        time.hour(),
+        time.minute(),
+        time.second()
     )
+}
+
+/// The zone of this process: `TZ`, or else the machine's.
+#[must_use]
+pub fn zone() -> TimeZone {
+    static ZONE: OnceLock<TimeZone> = OnceLock::new();
+    ZONE.get_or_init(|| {
+        let name = std::env::var("TZ").ok().filter(|name| !name.is_empty());
+        zone_file(name.as_deref()).unwrap_or_else(TimeZone::system)
+    })
+    .clone()
+}
+
+/// The one file that has the zone, where it is in its usual place. Whoever looks a name up the general way
+/// reads the whole tree of zones first, which takes longer than everything else at the start.
+fn zone_file(name: Option<&str>) -> Option<TimeZone> {
+    let Some(name) = name else {
+        return TimeZone::tzif("local", &fs::read("/etc/localtime").ok()?).ok();
+    };
+    let is_plain = |part: &str| part.starts_with(|first: char| first.is_ascii_alphanumeric());
+    if std::env::var_os("TZDIR").is_some() || !name.split('/').all(is_plain) {
+        return None;
+    }
+    TimeZone::tzif(name, &fs::read(Path::new("/usr/share/zoneinfo").join(name)).ok()?).ok()
 }
 
 /// Why the timer woke.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use crate::announce::announcer::Announcer;
 use crate::announce::notice::Notice;
 use crate::announce::send::Way;
-use crate::daemon::facts::look;
+use crate::daemon::facts::{Names, look};
 use crate::daemon::{Daemon, Setup, alive};
 use crate::decision::Urgency;
 use crate::disk::RealDisk;
@@ -63,6 +63,7 @@ pub fn run(command: Command) -> ExitCode {
 
 fn daemon(options: &Options) -> io::Result<u8> {
     announce::log::start(options.log_format, options.log_level);
+    allow_open_files(options.config.len());
     block_on(async {
         Daemon::new(real(options)?, setup(options)).run().await;
         Ok(0)
@@ -171,6 +172,16 @@ fn exit_status(reports: &[(Whole, Vec<Report>)], unreadable: bool) -> u8 {
     worst.exit_status().max(u8::from(unreadable) * State::NeedsPerson.exit_status())
 }
 
+/// Each config has a lock of its own open, and for a while the files that it replaced. Where the usual limit
+/// of 1024 is too low for all of them, it is raised as far as the system lets us.
+fn allow_open_files(configs: usize) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some_and(|current| current < 256 + 2 * configs as u64) {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    }
+}
+
 /// This machine, and the ways to reach a person.
 fn real(options: &Options) -> io::Result<Real> {
     let announcer = Announcer::new(setup(options), https(options), ways(options)?, !options.no_kometa_webhooks);
@@ -240,11 +251,12 @@ fn setup(options: &Options) -> Setup {
     );
     Setup {
         configs: options.config.clone(),
+        names: Names::new(&options.config),
         state: options.state_dir.as_deref().map(absolute),
         endpoints: options.endpoints(),
         references,
         times: options.kometa_times.clone().unwrap_or_default(),
-        zone: jiff::tz::TimeZone::system(),
+        zone: clock::zone(),
         device_login: options.device_login == Switch::On,
         api_url: options.api_url(),
     }

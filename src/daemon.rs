@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
+use crate::announce::channel::Channel;
 use crate::decision::Urgency;
 use crate::decision::sign_in::Way;
 use crate::disk::{Disk, Meta};
@@ -29,6 +30,7 @@ use crate::store::Place;
 use crate::token::{Fingerprint, Secret, UnixSeconds};
 
 use alive::Alive;
+use facts::Names;
 use orphan::Orphan;
 use spend::Pace;
 
@@ -64,6 +66,8 @@ pub trait World: Network {
     fn verifier(&self) -> Option<Secret> {
         Secret::random()
     }
+    /// A config could be read, and names these channels for errors.
+    fn hear(&mut self, _path: &Path, _channels: &[Channel]) {}
     /// Tells a person.
     fn announce(&mut self, event: Event);
     /// Ends what is still on its way to a person, within a short moment.
@@ -94,6 +98,8 @@ pub enum Wake {
 pub struct Setup {
     /// The config files.
     pub configs: Vec<PathBuf>,
+    /// What their accounts are called.
+    pub names: Names,
     /// One state folder for all of them, in the place of one beside each.
     pub state: Option<PathBuf>,
     /// Where each provider is, one each.
@@ -350,10 +356,10 @@ impl<W: World> Daemon<W> {
             Some(format!("{}: {}: {why}", watched.path.display(), kind.row().1))
         });
         let accounts = self.configs.iter().flat_map(|watched| &watched.accounts);
-        let known = accounts.map(|account| account.status.clone()).filter(|status| !status.is_empty());
-        let mut sentences = wrong.chain(known);
-        let shown: Vec<String> = sentences.by_ref().take(3).collect();
-        match (shown.is_empty(), sentences.count()) {
+        let known = accounts.map(|account| &account.status).filter(|status| !status.is_empty());
+        let shown: Vec<String> = wrong.chain(known.clone().cloned()).take(3).collect();
+        let all = self.configs.iter().filter(|watched| watched.said.is_some()).count() + known.count();
+        match (shown.is_empty(), all - shown.len()) {
             (true, _) => "no account yet".to_owned(),
             (false, 0) => shown.join("; "),
             (false, more) => format!("{}; and {more} more", shown.join("; ")),
@@ -441,6 +447,7 @@ impl<W: World> Daemon<W> {
                 return Some(self.world.now().plus(wait.max(1)));
             }
         };
+        self.world.hear(&self.configs[config].path, &settings.channels);
         self.stay_visible(config).await;
         let watched = &mut self.configs[config];
         watched.misses = 0;

@@ -5,7 +5,8 @@
 
 use std::ops::Range;
 
-use similar::{Algorithm, DiffOp, capture_diff_slices};
+use similar::DiffOp;
+use similar::algorithms::{Capture, Compact, Replace, myers};
 
 /// The text with both edits in it: `one` and `other` were each made from `base`. Where both added
 /// lines at the same place, those of `one` come first. `None` where they contradict each other.
@@ -54,15 +55,18 @@ pub fn merge(base: &str, one: &str, other: &str) -> Option<String> {
 }
 
 /// Lines of the base, and what became of them.
-struct Change {
-    from: Range<usize>,
-    to: Range<usize>,
+pub(crate) struct Change {
+    pub(crate) from: Range<usize>,
+    pub(crate) to: Range<usize>,
 }
 
 /// In order, with at least one unchanged line between any two.
-fn changes(base: &[&str], edited: &[&str]) -> Vec<Change> {
+pub(crate) fn changes(base: &[&str], edited: &[&str]) -> Vec<Change> {
     let mut changes: Vec<Change> = Vec::new();
-    for op in capture_diff_slices(Algorithm::Myers, base, edited) {
+    // The algorithm by its own name: the choice of one at run time is 150 KB of the others.
+    let mut hook = Compact::new(Replace::new(Capture::new()), base, edited);
+    let Ok(()) = myers::diff(&mut hook, base, 0..base.len(), edited, 0..edited.len());
+    for op in hook.into_inner().into_inner().into_ops() {
         if matches!(op, DiffOp::Equal { .. }) {
             continue;
         }

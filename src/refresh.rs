@@ -19,6 +19,7 @@ pub mod device;
 pub mod link;
 pub mod reply;
 pub mod request;
+mod roots;
 
 use reply::Answer;
 use request::Request;
@@ -135,7 +136,7 @@ impl Https {
     /// # Errors
     /// They cannot; the sentence says why.
     pub fn check(&self) -> Result<(), String> {
-        self.ca_file.as_ref().map_or(Ok(()), |path| find_roots(Some(path)).map(drop))
+        self.ca_file.as_ref().map_or(Ok(()), |path| roots::find(Some(path)).map(drop))
     }
 
     /// A client for one request: built in microseconds, and gone with its memory afterwards.
@@ -147,7 +148,7 @@ impl Https {
     /// and never through a proxy.
     pub(crate) fn client_for(&self, url: &str, is_near: bool) -> Result<reqwest::Client, String> {
         let is_plain = url.starts_with("http://");
-        let roots = if is_plain { RootCertStore::empty() } else { find_roots(self.ca_file.as_ref())? };
+        let roots = if is_plain { RootCertStore::empty() } else { roots::find(self.ca_file.as_deref())? };
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(client_config(roots)?)
             .https_only(!is_near)
@@ -173,34 +174,6 @@ pub fn is_loopback(url: &str) -> bool {
         Some(host) => host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()),
         None => false,
     })
-}
-
-/// Who vouches for a server, from the first source that exists: the option, `SSL_CERT_FILE` and
-/// `SSL_CERT_DIR`, the system's, the built-in ones.
-fn find_roots(ca_file: Option<&PathBuf>) -> Result<RootCertStore, String> {
-    use rustls::pki_types::CertificateDer;
-    use rustls::pki_types::pem::{Error, PemObject};
-    let mut roots = RootCertStore::empty();
-    if let Some(path) = ca_file {
-        let unusable = |why: String| format!("--ca-file {} cannot be used: {why}", path.display());
-        let unreadable = |error: Error| match error {
-            Error::Io(error) => unusable(crate::disk::explain(&error)),
-            other => unusable(other.to_string()),
-        };
-        for certificate in CertificateDer::pem_file_iter(path).map_err(unreadable)? {
-            let certificate = certificate.map_err(unreadable)?;
-            roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
-        }
-        if roots.is_empty() {
-            return Err(unusable("it holds no certificate".to_owned()));
-        }
-    } else {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    }
-    if roots.is_empty() {
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    }
-    Ok(roots)
 }
 
 fn client_config(roots: RootCertStore) -> Result<rustls::ClientConfig, String> {

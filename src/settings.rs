@@ -6,6 +6,8 @@
 
 use std::collections::HashMap;
 
+use crate::announce::channel::Channel;
+use crate::announce::kometa;
 use crate::decision::Seen;
 use crate::journal::{Held, Origin};
 use crate::provider::{PROVIDERS, Provider};
@@ -19,6 +21,12 @@ pub struct Settings {
     pub sections: Vec<Section>,
     /// What looks wrong, but leaves the rest readable.
     pub problems: Vec<Problem>,
+    /// Where Kometa tells of errors.
+    pub channels: Vec<Channel>,
+    /// What is wrong with those that cannot be used; the tokens do not need them.
+    pub channel_problems: Vec<Problem>,
+    /// The file's tree.
+    pub document: Document,
 }
 
 /// One `trakt:` or `mal:` section.
@@ -188,8 +196,9 @@ pub fn parse(text: &str, references: &References) -> Result<Settings, Problem> {
         let (key, value) = entries.iter().find(|(key, _)| document.text(key) == Some(provider.name))?;
         reader.section(provider, key, value)
     });
-    let sections = sections.collect();
-    Ok(Settings { sections, problems: reader.problems })
+    let (sections, problems) = (sections.collect(), reader.problems);
+    let (channels, channel_problems) = kometa::channels(&document, references);
+    Ok(Settings { sections, problems, channels, channel_problems, document })
 }
 
 struct Reader<'a> {

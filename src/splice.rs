@@ -119,10 +119,17 @@ pub enum Reason {
 /// # Errors
 /// Where the edit cannot be made or does not pass its check. The text is then to be left as it is.
 pub fn splice(text: &str, edit: &Edit<'_>) -> Result<Spliced, Refused> {
-    let document = Document::parse(text).map_err(not_yaml)?;
-    let section = section(&document, edit.provider)?;
+    splice_parsed(text, &Document::parse(text).map_err(not_yaml)?, edit)
+}
+
+/// The same for a text that was parsed already.
+///
+/// # Errors
+/// As above.
+pub fn splice_parsed(text: &str, document: &Document, edit: &Edit<'_>) -> Result<Spliced, Refused> {
+    let section = section(document, edit.provider)?;
     let wanted = wanted(edit);
-    let mut plan = Plan::new(text, &document);
+    let mut plan = Plan::new(text, document);
     let added = plan.authorization(section, edit, &wanted)?;
     plan.section(section, edit, added)?;
     if plan.is_empty() {
@@ -130,7 +137,7 @@ pub fn splice(text: &str, edit: &Edit<'_>) -> Result<Spliced, Refused> {
     }
     let failed = |reason| refused(section, reason);
     let (spliced, writes) = plan.apply().map_err(failed)?;
-    verify::verify(text, &document, &spliced, edit, &writes, failed)?;
+    verify::verify(text, document, &spliced, edit, &writes, failed)?;
     Ok(spliced)
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::announce::announcer::Announcer;
+use crate::announce::channel::Channel;
 use crate::announce::{self, systemd};
 use crate::clock::{self, Rang, Timer};
 use crate::daemon::{Wake, World};
@@ -144,6 +145,12 @@ impl World for Real {
 
     async fn stopping(&self) {
         self.signals.stopping().await;
+    }
+
+    fn hear(&mut self, path: &Path, channels: &[Channel]) {
+        if let Some(announcer) = &mut self.announcer {
+            announcer.hear(path, channels);
+        }
     }
 
     fn announce(&mut self, event: Event) {

@@ -1,6 +1,7 @@
 //! Events in, messages out: asks the policy, remembers in the state folder what
 //! was told, and hands each message to every channel.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -20,7 +21,7 @@ use crate::provider::PROVIDERS;
 use crate::refresh::Https;
 use crate::store;
 use crate::token::UnixSeconds;
-use crate::yaml::Problem;
+use crate::yaml::{Document, Problem};
 
 /// More problems than this are not there.
 const TOLD_MAX_BYTES: u64 = 256 * 1024;
@@ -33,6 +34,8 @@ pub struct Announcer {
     given: Vec<Way>,
     kometa: bool,
     configs: Vec<Config>,
+    /// Which of them has a path.
+    index: HashMap<PathBuf, usize>,
 }
 
 struct Config {
@@ -51,17 +54,20 @@ impl Announcer {
             // What a process that was killed has left.
             let _ = RealDisk.remove(&new_beside(&path));
         }
-        let config = |path: &PathBuf| Config {
-            path: path.clone(),
-            told: load(&setup, path),
-            kometa: if kometa {
-                kometa_channels(&setup, path).map(|found| found.0).unwrap_or_default()
-            } else {
-                Vec::new()
-            },
-        };
+        let config = |path: &PathBuf| Config { path: path.clone(), told: load(&setup, path), kometa: Vec::new() };
         let configs = setup.configs.iter().map(config).collect();
-        Self { setup, outbox: Outbox::new(https), given, kometa, configs }
+        let index = setup.configs.iter().cloned().zip(0..).collect();
+        Self { setup, outbox: Outbox::new(https), given, kometa, configs, index }
+    }
+
+    /// Remembers where Kometa tells of errors: the config may be unreadable when somebody is to be told.
+    pub fn hear(&mut self, path: &Path, channels: &[Channel]) {
+        if let Some(config) = self.index.get(path).map(|index| &mut self.configs[*index])
+            && self.kometa
+            && config.kometa != channels
+        {
+            config.kometa = channels.to_vec();
+        }
     }
 
     /// Takes an event in.
@@ -105,16 +111,16 @@ impl Announcer {
 
     /// The config that an event is about: the one it names, or the one that its subject means.
     fn config_of(&self, event: &Event) -> Option<usize> {
-        let is_meant = |config: &Config| match &event.config {
-            Some(path) => config.path == *path,
-            None => Path::new(&event.subject) == config.path || self.is_account_of(config, &event.subject),
-        };
+        if let Some(path) = &event.config {
+            return self.index.get(path).copied();
+        }
+        let is_meant =
+            |config: &Config| Path::new(&event.subject) == config.path || self.is_account_of(config, &event.subject);
         self.configs.iter().position(is_meant)
     }
 
     fn is_account_of(&self, config: &Config, subject: &str) -> bool {
-        let name = |provider| facts::account_name(&config.path, &self.setup.configs, provider);
-        PROVIDERS.into_iter().any(|provider| name(provider) == subject)
+        PROVIDERS.into_iter().any(|provider| self.setup.names.account(&config.path, provider) == subject)
     }
 
     fn tell(&mut self, index: usize, notices: Vec<Notice>, is_news: bool) {
@@ -137,15 +143,11 @@ impl Announcer {
         }
     }
 
-    fn ways(&mut self, index: usize) -> Vec<Way> {
+    fn ways(&self, index: usize) -> Vec<Way> {
         if !self.kometa {
             return self.given.clone();
         }
-        let config = &mut self.configs[index];
-        if let Some((channels, _)) = kometa_channels(&self.setup, &config.path) {
-            config.kometa = channels;
-        }
-        config.kometa.iter().cloned().map(Way::Channel).collect()
+        self.configs[index].kometa.iter().cloned().map(Way::Channel).collect()
     }
 }
 
@@ -155,7 +157,8 @@ impl Announcer {
 pub fn kometa_channels(setup: &Setup, path: &Path) -> Option<(Vec<Channel>, Vec<Problem>)> {
     let snapshot = file::read(&RealDisk, path).ok()?;
     let references = facts::references(&RealDisk, setup, &snapshot);
-    Some(kometa::channels(&snapshot.text, &references))
+    let document = Document::parse(&snapshot.text).ok()?;
+    Some(kometa::channels(&document, &references))
 }
 
 /// What was told about a config.

@@ -14,10 +14,9 @@ const NOTIFIARR: &str = "https://notifiarr.com";
 
 /// The channels for errors in a config, and what is wrong with those that cannot be used.
 #[must_use]
-pub fn channels(text: &str, references: &References) -> (Vec<Channel>, Vec<Problem>) {
+pub fn channels(document: &Document, references: &References) -> (Vec<Channel>, Vec<Problem>) {
     let (mut channels, mut problems) = (Vec::new(), Vec::new());
-    let Ok(document) = Document::parse(text) else { return (channels, problems) };
-    let reader = Reader { document: &document, references };
+    let reader = Reader { document, references };
     let error = document.get(&document.root, "webhooks").and_then(|webhooks| document.get(webhooks, "error"));
     let nodes: Vec<&Node> = match error.map(|node| (node, &document.resolve(node).kind)) {
         Some((_, Kind::Sequence { items, .. })) => items.iter().collect(),
@@ -100,7 +99,7 @@ mod tests {
     fn read(text: &str) -> (Vec<(Format, String)>, Vec<String>) {
         let mut references = References::default();
         references.add([("KOMETA_HOOK".to_owned(), "https://discord.com/api/webhooks/1/x".to_owned())]);
-        let (channels, problems) = channels(text, &references);
+        let (channels, problems) = channels(&Document::parse(text).unwrap(), &references);
         let channels = channels.iter().map(|channel| (channel.format(), channel.to_string())).collect();
         (channels, problems.iter().map(ToString::to_string).collect())
     }

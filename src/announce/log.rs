@@ -87,8 +87,7 @@ where
         if self.journal {
             return writeln!(w, "<{priority}>{about}{sentence}{fields}");
         }
-        let now = jiff::Timestamp::from_second(crate::clock::now().0).unwrap_or_default();
-        let time = now.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S");
+        let time = crate::clock::local(crate::clock::now());
         // One event is one line, but for a picture that says the link once more.
         let picture = link.filter(|link| link.len() <= PICTURE_MAX_BYTES).and_then(|link| qr::half_blocks(&link));
         let picture = picture.map_or_else(String::new, |picture| format!("\n{picture}"));

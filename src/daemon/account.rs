@@ -31,7 +31,7 @@ impl<W: World> Daemon<W> {
     }
 
     pub(super) fn name(&self, config: usize, provider: &Provider) -> String {
-        facts::account_name(&self.configs[config].path, &self.setup.configs, provider)
+        self.setup.names.account(&self.configs[config].path, provider)
     }
 
     /// Says something about an account, once.

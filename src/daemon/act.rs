@@ -132,6 +132,7 @@ pub(super) fn edit(
         return Ok(None);
     }
     let used = section.once.as_ref().is_some_and(|once| history.used.contains(&once.fingerprint()));
-    let spliced = splice::splice(text, &Edit { provider, change: Change::Write(grant), clear_once_key: used })?;
+    let edit = Edit { provider, change: Change::Write(grant), clear_once_key: used };
+    let spliced = splice::splice_parsed(text, &settings.document, &edit)?;
     Ok(Some(spliced.text))
 }

@@ -1,6 +1,7 @@
 //! What is known of an account from the files alone: for the loop, and for
 //! `status` and `check`, which need no daemon.
 
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Component, Path, PathBuf};
 
 use super::Setup;
@@ -51,7 +52,7 @@ pub fn look<D: Disk>(disk: &D, setup: &Setup, path: &Path, now: UnixSeconds) -> 
             history.apply(&Record::Held(held));
             decision = facts(&history, now);
         }
-        let name = account_name(path, &setup.configs, section.provider);
+        let name = setup.names.account(path, section.provider);
         let mut report = health::report(name, now, section, &history, decision);
         if let Decision::Wait { reason, .. } = decision {
             let endpoint = setup.endpoints.iter().find(|endpoint| endpoint.provider == section.provider);
@@ -106,20 +107,53 @@ pub(super) fn seen(section: &Section, history: &History) -> Seen {
     seen
 }
 
-/// What an account is called: `config.yml#trakt`, with as many folders in front of it as tell its config from
-/// the others, `alice/config.yml#trakt`.
-#[must_use]
-pub fn account_name(path: &Path, configs: &[PathBuf], provider: &Provider) -> String {
-    let tail = |path: &Path, count: usize| {
-        let parts = path.components().filter(|part| matches!(part, Component::Normal(_)));
-        let parts: Vec<_> = parts.map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
-        parts[parts.len().saturating_sub(count)..].join("/")
-    };
-    let all = path.components().count();
-    let is_alone = |name: &str, count| !configs.iter().any(|other| other != path && tail(other, count) == name);
-    let names = (1..=all).map(|count| (tail(path, count), count));
-    let name = names.into_iter().find(|(name, count)| is_alone(name, *count)).map_or_else(|| tail(path, all), |n| n.0);
-    format!("{name}#{}", provider.name)
+/// What the accounts of each config are called: `config.yml#trakt`, with as many folders in front of it as tell
+/// its config from the others, `alice/config.yml#trakt`.
+#[derive(Clone)]
+pub struct Names(HashMap<PathBuf, String>);
+
+impl Names {
+    /// The shortest names that tell these configs apart, all at once: there may be thousands.
+    #[must_use]
+    pub fn new(configs: &[PathBuf]) -> Self {
+        let mut unnamed: BTreeSet<&Path> = configs.iter().map(PathBuf::as_path).collect();
+        let all = unnamed.clone();
+        let mut names = HashMap::new();
+        for count in 1.. {
+            let mut alike: HashMap<String, usize> = HashMap::new();
+            for path in &all {
+                *alike.entry(tail(path, count)).or_default() += 1;
+            }
+            unnamed.retain(|path| {
+                let name = tail(path, count);
+                let has_more = path.components().count() > count;
+                let is_ambiguous = alike[&name] > 1 && has_more;
+                if !is_ambiguous {
+                    names.insert((*path).to_owned(), name);
+                }
+                is_ambiguous
+            });
+            if unnamed.is_empty() {
+                break;
+            }
+        }
+        Self(names)
+    }
+
+    /// An account's name.
+    #[must_use]
+    pub fn account(&self, path: &Path, provider: &Provider) -> String {
+        let file = || path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        format!("{}#{}", self.0.get(path).cloned().unwrap_or_else(file), provider.name)
+    }
+}
+
+/// The last parts of a path, with slashes between.
+fn tail(path: &Path, count: usize) -> String {
+    let parts = path.components().rev().filter(|part| matches!(part, Component::Normal(_)));
+    let mut parts: Vec<_> = parts.take(count).map(|part| part.as_os_str().to_string_lossy()).collect();
+    parts.reverse();
+    parts.join("/")
 }
 
 #[cfg(test)]
@@ -143,7 +177,8 @@ mod tests {
             (&["/a/config.yml", "/a/config.yml"], &["config.yml", "config.yml"]),
         ] {
             let configs: Vec<PathBuf> = configs.iter().map(PathBuf::from).collect();
-            let found: Vec<String> = configs.iter().map(|path| account_name(path, &configs, &TRAKT)).collect();
+            let all = Names::new(&configs);
+            let found: Vec<String> = configs.iter().map(|path| all.account(path, &TRAKT)).collect();
             let expected: Vec<String> = names.iter().map(|name| format!("{name}#trakt")).collect();
             assert_eq!(found, expected);
         }

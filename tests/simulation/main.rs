@@ -21,6 +21,7 @@ use std::task::{Context, Waker};
 
 use disk::{Disks, SimDisk};
 use fastrand::Rng;
+use kometa_authd::daemon::facts::Names;
 use kometa_authd::daemon::{Daemon, Setup};
 use kometa_authd::event::Kind;
 use kometa_authd::provider::TRAKT;
@@ -373,6 +374,7 @@ impl Run {
         };
         let setup = Setup {
             configs: vec![PathBuf::from(CONFIG)],
+            names: Names::new(&[PathBuf::from(CONFIG)]),
             state: None,
             endpoints: vec![endpoint],
             references: References::default(),

@@ -1,16 +1,13 @@
-//! What an edit costs, beside reading the same file from the disk.
+//! What the parts cost, timed one by one. Ratios within one run are what counts: a machine is never idle.
 //!
-//! `cargo bench --bench splice`. The figures are in `DESIGN.md`.
+//! `cargo bench --bench parts`, or with a name behind `--` only what has that name. The figures are in
+//! `DESIGN.md`, and those of the whole program in `docs/performance.md`.
 #![allow(clippy::disallowed_methods, reason = "reads its own files, none of the user's")]
 
-use std::fs;
-use std::path::PathBuf;
-
-use divan::{Bencher, black_box};
-use kometa_authd::provider::TRAKT;
-use kometa_authd::splice::{Change, Edit, splice};
-use kometa_authd::token::Grant;
-use kometa_authd::yaml::Document;
+mod commit;
+mod decide;
+mod settings;
+mod splice;
 
 /// A usual config, a large one, and one far larger than any.
 const SIZES: [usize; 3] = [8 << 10, 100 << 10, 1 << 20];
@@ -19,28 +16,11 @@ fn main() {
     divan::main();
 }
 
-#[divan::bench(args = SIZES)]
-fn edit(bencher: Bencher<'_, '_>, bytes: usize) {
-    let text = config(bytes);
-    let answer = br#"{"access_token":"4f3c9e","token_type":"bearer","expires_in":604800,"refresh_token":"77ab","scope":"public","created_at":1763820000}"#;
-    let grant = Grant::from_json(answer).expect("a grant");
-    bencher.bench(|| {
-        let edit = Edit { provider: &TRAKT, change: Change::Write(&grant), clear_once_key: true };
-        splice(black_box(&text), &edit).map(|spliced| spliced.text.len())
-    });
-}
-
-#[divan::bench(args = SIZES)]
-fn parse(bencher: Bencher<'_, '_>, bytes: usize) {
-    let text = config(bytes);
-    bencher.bench(|| Document::parse(black_box(&text)).map(|document| document.root.span.end));
-}
-
-#[divan::bench(args = SIZES)]
-fn read_the_file(bencher: Bencher<'_, '_>, bytes: usize) {
-    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-{bytes}.yml"));
-    fs::write(&path, config(bytes)).expect("the target folder is writable");
-    bencher.bench(|| fs::read_to_string(black_box(&path)).map(|text| text.len()));
+/// What a provider answers.
+fn grant(access: &str, refresh: &str) -> String {
+    format!(
+        r#"{{"access_token":"{access}","token_type":"bearer","expires_in":604800,"refresh_token":"{refresh}","scope":"public","created_at":1763820000}}"#
+    )
 }
 
 /// A config as people write them: comments, libraries, and the section in the middle.
