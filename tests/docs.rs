@@ -173,6 +173,27 @@ fn units_are_equally_locked_down() {
     }
 }
 
+/// What `docker build` gets has every target that Cargo.toml names: without one of them cargo builds nothing.
+#[test]
+fn build_context() {
+    let ignored = read(".dockerignore");
+    let kept: Vec<_> = ignored.lines().filter_map(|line| line.strip_prefix('!')).collect();
+    let mut cargo = std::process::Command::new(env!("CARGO"));
+    cargo.args(["metadata", "--no-deps", "--offline", "--format-version", "1", "--manifest-path"]);
+    let output = cargo.arg(root().join("Cargo.toml")).output().unwrap();
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mut count = 0;
+    for target in metadata["packages"][0]["targets"].as_array().unwrap() {
+        // Those in tests/ are found, not named.
+        if target["kind"][0] != "test" {
+            let path = Path::new(target["src_path"].as_str().unwrap()).strip_prefix(root()).unwrap();
+            assert!(kept.iter().any(|kept| path.starts_with(kept)), "{} is left out", path.display());
+            count += 1;
+        }
+    }
+    assert!(count > 2, "only {count} targets");
+}
+
 /// The newest release in the changelog, where there is one, is this version.
 #[test]
 fn version() {
