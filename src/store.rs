@@ -275,11 +275,14 @@ pub fn keep_aside<D: Disk>(disk: &D, place: &Place, text: &str) -> Result<PathBu
     Ok(path)
 }
 
+/// Two texts of the largest size, and the line before them.
+const REDO_MAX_BYTES: u64 = 1 << 26;
+
 /// Finishes or clears away what a crash left behind. To be called under the lock, before anything else.
 pub fn recover<D: Disk>(disk: &D, place: &Place) -> Result<(), Refused> {
     let failed = |path: &Path, error| Refused::Folder { path: path.to_owned(), error };
     if let Ok(redo) = disk.open(&place.redo, Open::Read) {
-        let (bytes, _) = disk.read(&redo, file::SIZE_MAX_BYTES * 2 + 64).map_err(|error| failed(&place.redo, error))?;
+        let (bytes, _) = disk.read(&redo, REDO_MAX_BYTES).map_err(|error| failed(&place.redo, error))?;
         if let Some((old, new)) = parse_redo(&bytes) {
             let config = disk.open(&place.config, Open::Write).map_err(|error| failed(&place.config, error))?;
             let (found, _) = disk.read(&config, file::SIZE_MAX_BYTES).map_err(|error| failed(&place.config, error))?;
@@ -546,5 +549,7 @@ mod tests {
         for cut in 0..bytes.len() {
             assert_eq!(parse_redo(&bytes[..cut]), None, "cut at {cut}");
         }
+        let torn = [&bytes[..bytes.len() - 1], b"!"].concat();
+        assert_eq!(parse_redo(&torn), None, "of the right length");
     }
 }

@@ -197,6 +197,7 @@ mod tests {
         let fingerprint = Secret::new("refresh-1").fingerprint();
         assert_eq!(Fingerprint::parse(&fingerprint.to_string()), Some(fingerprint));
         assert_ne!(Secret::new("refresh-2").fingerprint(), fingerprint);
+        assert_eq!(format!("{fingerprint:?}"), fingerprint.to_string());
         for bad in [
             "",
             "zz",
@@ -206,6 +207,32 @@ mod tests {
         ] {
             assert_eq!(Fingerprint::parse(bad), None, "{bad}");
         }
+    }
+
+    /// A secret of our own is long, of harmless characters, and never the same.
+    #[test]
+    fn random() {
+        let secrets: Vec<String> = (0..9).filter_map(|_| Some(Secret::random()?.expose().to_owned())).collect();
+        assert_eq!(secrets.iter().collect::<std::collections::HashSet<_>>().len(), 9);
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        assert!(secrets.iter().all(|secret| secret.len() == 64 && secret.chars().all(plain)));
+    }
+
+    /// A JSON Web Token's claims are believed as far as they make sense.
+    #[test]
+    fn claims() {
+        use base64::prelude::{BASE64_URL_SAFE, Engine as _};
+        for (claims, life) in [
+            (r#"{"iat":100,"exp":160}"#, Some((UnixSeconds(100), 60))),
+            (r#"{"nbf":100,"exp":"160"}"#, Some((UnixSeconds(100), 60))),
+            (r#"{"iat":100,"exp":100}"#, None),
+            (r#"{"iat":100}"#, None),
+            ("[]", None),
+        ] {
+            let token = Secret::new(format!("header.{}.signature", BASE64_URL_SAFE.encode(claims)));
+            assert_eq!(token.claimed_life(), life, "{claims}");
+        }
+        assert_eq!(Secret::new("4f3c9e").claimed_life(), None);
     }
 
     /// Every field but the access token may be missing or odd, and costs nothing.

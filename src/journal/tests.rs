@@ -135,6 +135,105 @@ proptest! {
     }
 }
 
+fn token(n: u8) -> Fingerprint {
+    held(n, Origin::Refreshed, true).refresh().expect("a refresh token")
+}
+
+/// A pair that somebody wrote over ours is its refreshed form, which spent it, or another authorization,
+/// beside which ours may live on.
+#[test]
+fn adopted_over_ours() {
+    let day = 86_400;
+    let made = |at: i64| Some(UnixSeconds(1_795_000_000 + at));
+    let old = || Held {
+        grant: Grant { created_at: made(0), ..held(1, Origin::Refreshed, true).grant },
+        ..held(1, Origin::Refreshed, true)
+    };
+    let new = |created_at| {
+        let theirs = held(2, Origin::Adopted, true);
+        let grant = Grant { created_at, expires_in: Some(7 * day), ..theirs.grant };
+        Held { grant, at: UnixSeconds(1_795_000_000), client: old().client, ..theirs }
+    };
+    let with = |change: fn(&mut Held)| {
+        let mut theirs = new(made(60));
+        change(&mut theirs);
+        theirs
+    };
+    let ours = |change: fn(&mut Held)| {
+        let mut ours = old();
+        change(&mut ours);
+        ours
+    };
+    for (what, ours, theirs, spent) in [
+        ("made later", old(), new(made(60)), true),
+        ("made at once", old(), new(made(0)), false),
+        ("made before", old(), new(made(-60)), false),
+        ("made within a day of now", old(), new(made(day)), true),
+        ("made in the future", old(), new(made(day + 1)), false),
+        ("made nobody knows when", old(), new(None), false),
+        ("of another client", old(), with(|theirs| theirs.client = fingerprint(99)), false),
+        ("without a lifetime", old(), with(|theirs| theirs.grant.expires_in = None), false),
+        ("of no lifetime", old(), with(|theirs| theirs.grant.expires_in = Some(0)), false),
+        ("ours never was in the file", ours(|ours| ours.published = false), new(made(60)), false),
+        ("ours was made nobody knows when", ours(|ours| ours.grant.created_at = None), new(made(60)), false),
+    ] {
+        let history = applied(&[Record::Held(ours.clone()), Record::Held(theirs.clone())]);
+        assert!(history.current == Some(theirs), "{what}");
+        assert_eq!(history.is_spent(token(1)), spent, "{what}");
+        assert_eq!(history.fallback == Some(ours), !spent, "{what}");
+    }
+    let again = applied(&[Record::Held(old()), Record::Held(Held { origin: Origin::Adopted, ..old() })]);
+    assert!(again.fallback.is_none() && !again.is_spent(token(1)), "the same refresh token");
+}
+
+/// What our own grant spends: a refresh what its request was about to spend, unless it came back as the
+/// new one; an authorization the pair before it.
+#[test]
+fn ours_spends() {
+    let intent = |n| Record::Intent(Intent { spends: token(n), at: UnixSeconds(1_795_000_000) });
+    let hold = |n, origin| Record::Held(held(n, origin, true));
+    for (what, records, spent) in [
+        ("a refresh", vec![intent(1), hold(2, Origin::Refreshed)], vec![token(1)]),
+        ("a refresh that kept its token", vec![intent(1), hold(1, Origin::Refreshed)], vec![]),
+        ("a refresh of what nobody noted", vec![hold(2, Origin::Refreshed)], vec![]),
+        ("an authorization", vec![hold(2, Origin::Authorized)], vec![token(1)]),
+        ("a sign-out", vec![Record::LoggedOut(UnixSeconds(1_795_000_000))], vec![token(1)]),
+    ] {
+        let history = applied(&[vec![hold(1, Origin::Refreshed)], records].concat());
+        assert!(history.spent.iter().eq(spent), "{what}");
+        assert!(history.intent.is_none() && history.trouble.is_none(), "{what}");
+    }
+    let twice = applied(&[intent(1), Record::Intent(Intent { spends: token(1), at: UnixSeconds(1_795_000_060) })]);
+    assert_eq!(twice.intent.map(|intent| intent.at), Some(UnixSeconds(1_795_000_000)), "the first attempt counts");
+    assert_eq!(applied(&[intent(1), intent(2)]).intent.map(|intent| intent.spends), Some(token(2)));
+}
+
+/// What is known of tokens: each once, as it was last said, and nothing of the one that is held again.
+#[test]
+fn known_tokens() {
+    let dead = |n, at| Record::Dead(Dead { token: token(n), at: UnixSeconds(at), lost: false });
+    let mut history = applied(&[dead(1, 5), dead(2, 6), dead(1, 7)]);
+    assert_eq!(
+        history.dead.iter().map(|dead| (dead.token, dead.at.0)).collect::<Vec<_>>(),
+        [(token(2), 6), (token(1), 7)]
+    );
+    assert_eq!(history.dead(token(2)).map(|dead| dead.at.0), Some(6));
+    assert_eq!(history.dead(token(3)), None);
+    history.apply(&Record::Spent(vec![token(1), token(3)]));
+    history.apply(&Record::Held(held(1, Origin::Refreshed, true)));
+    assert!(history.dead(token(1)).is_none() && history.dead(token(2)).is_some(), "held again");
+    assert!(!history.is_spent(token(1)) && history.is_spent(token(3)), "held again");
+
+    let used = |n| Record::Used(fingerprint(n));
+    assert_eq!(applied(&[used(1), used(2), used(1)]).used, [fingerprint(2), fingerprint(1)]);
+    let many: Vec<Record> = (0..60).map(used).collect();
+    assert_eq!(applied(&many).used, (10..60).map(fingerprint).collect::<Vec<_>>(), "the newest");
+
+    let fallback = Record::Fallback(held(1, Origin::Refreshed, true));
+    assert!(applied(&[fallback.clone(), Record::Spent(vec![token(2)])]).fallback.is_some());
+    assert!(applied(&[fallback, Record::Spent(vec![token(1)])]).fallback.is_none(), "spent, it is none");
+}
+
 /// On a real disk: reserved space is overwritten and not extended, a second writer reads what the first
 /// one wrote, and a long journal is written anew without losing anything.
 #[test]
