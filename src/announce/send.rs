@@ -24,8 +24,9 @@ const WAITING_MAX: usize = 64;
 const TIME_LIMIT: Duration = Duration::from_secs(15);
 /// When a delivery that failed is tried again, counted from the failure before.
 const AGAIN: [Duration; 3] = [Duration::from_secs(30), Duration::from_secs(600), Duration::from_secs(3600)];
-/// How long a stop waits for deliveries that are under way.
-const STOP_GRACE: Duration = Duration::from_secs(3);
+/// How long a stop waits for deliveries that are under way: Docker kills ten seconds after it asked, and an
+/// exchange may take eight of them.
+const STOP_GRACE: Duration = Duration::from_millis(1500);
 
 /// One way to reach a person.
 #[derive(Clone)]
