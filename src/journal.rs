@@ -425,7 +425,7 @@ pub fn replay(bytes: &[u8]) -> (History, usize) {
 
 fn keep_newest<T>(list: &mut Vec<T>, item: T, max: usize) {
     if list.len() >= max {
-        list.drain(..=list.len() - max);
+        list.remove(0);
     }
     list.push(item);
 }

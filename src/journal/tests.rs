@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::pending::Pending;
 use super::sign_in::{Code, Ended};
 use super::*;
 use crate::disk::RealDisk;
@@ -232,6 +233,18 @@ fn known_tokens() {
     let fallback = Record::Fallback(held(1, Origin::Refreshed, true));
     assert!(applied(&[fallback.clone(), Record::Spent(vec![token(2)])]).fallback.is_some());
     assert!(applied(&[fallback, Record::Spent(vec![token(1)])]).fallback.is_none(), "spent, it is none");
+}
+
+/// Nothing known is no line; and what waits for a journal says whether a pair is among it that only memory has.
+#[test]
+fn nothing_and_what_waits() {
+    assert!(History::default().records().is_empty());
+    let mut pending = Pending::default();
+    assert!(pending.is_empty() && !pending.has_the_only_copy());
+    pending.push(Record::Held(held(1, Origin::Refreshed, false)));
+    assert!(!pending.is_empty() && pending.has_the_only_copy());
+    pending.push(Record::Published);
+    assert!(!pending.is_empty() && !pending.has_the_only_copy(), "the file has it");
 }
 
 /// On a real disk: reserved space is overwritten and not extended, a second writer reads what the first
