@@ -31,7 +31,7 @@ use crate::token::{Fingerprint, Secret, UnixSeconds};
 
 use alive::Alive;
 use facts::Names;
-use orphan::Orphan;
+use orphan::{Edit, Orphan};
 use spend::Pace;
 
 mod account;
@@ -165,6 +165,7 @@ struct Watched<W: World> {
     problem: Option<String>,
     accounts: Vec<Account>,
     orphans: Vec<Orphan<HandleOf<W>>>,
+    edits: Vec<Edit>,
     alive: Option<Alive<HandleOf<W>>>,
 }
 
@@ -183,6 +184,8 @@ struct Account {
     pending: Pending,
     hold_until: Option<UnixSeconds>,
     misses: u32,
+    /// Since when something is to be done to a file that never stands still.
+    restless_since: Option<UnixSeconds>,
     /// When its access token ends, as known at the last look.
     expires_at: Option<UnixSeconds>,
 }
@@ -222,6 +225,7 @@ impl<W: World> Daemon<W> {
             problem: None,
             accounts: Vec::new(),
             orphans: Vec::new(),
+            edits: Vec::new(),
             alive: None,
         };
         let configs = setup.configs.iter().map(watched).collect();
@@ -294,6 +298,10 @@ impl<W: World> Daemon<W> {
     pub async fn once(&mut self, urgency: Urgency) -> State {
         for config in 0..self.configs.len() {
             self.visit(config, urgency).await;
+        }
+        if (0..self.configs.len()).any(|config| self.is_written_to(config)) {
+            // Whoever had the old file open has a moment to finish.
+            self.world.pause(account::QUIET).await;
         }
         // Memory ends with the process, so it does not end while only memory has a pair.
         while self.last_chance().await {
@@ -393,7 +401,8 @@ impl<W: World> Daemon<W> {
         let watched = &self.configs[config];
         let poll = watched.polled.then(|| now.plus(POLL_S));
         let orphan = watched.orphans.iter().map(|orphan| orphan.look_at).min();
-        let at = [watched.due, poll, orphan].into_iter().flatten().min();
+        let edit = watched.edits.iter().map(|edit| edit.look_at).min();
+        let at = [watched.due, poll, orphan, edit].into_iter().flatten().min();
         // Never in the past: what was due has been looked at.
         let at = at.map(|at| at.max(now.plus(1)));
         self.configs[config].wakes_at = at;
@@ -463,22 +472,29 @@ impl<W: World> Daemon<W> {
             let path = self.configs[config].path.clone();
             self.configs[config].polled |= !self.world.watch(config, &path);
         }
+        let mut next: Option<UnixSeconds> = None;
+        let is_fresh = account::is_fresh(&snapshot.meta, self.world.now());
+        let has = |account: &Account| settings.sections.iter().any(|section| section.provider == account.provider);
+        if is_fresh && !(settings.problems.is_empty() && self.configs[config].accounts.iter().all(has)) {
+            // Half a file may look odd, or lack a section: that counts when it is still so a moment later.
+            next = Some(self.world.now().plus(2));
+        } else {
+            self.configs[config].accounts.retain(has);
+        }
         let is_news = self.configs[config].fingerprint != Some(snapshot.fingerprint);
-        self.configs[config].fingerprint = Some(snapshot.fingerprint);
+        self.configs[config].fingerprint = next.is_none().then_some(snapshot.fingerprint);
         if is_news {
             for account in &mut self.configs[config].accounts {
                 // What held it up may be gone.
                 account.hold_until = None;
             }
+        }
+        if is_news && next.is_none() {
             for problem in &settings.problems {
                 let event = Event::new(Kind::SettingsProblem, self.configs[config].path.display().to_string());
                 self.world.announce(event.detail(problem.to_string()));
             }
         }
-        self.configs[config]
-            .accounts
-            .retain(|account| settings.sections.iter().any(|section| section.provider == account.provider));
-        let mut next: Option<UnixSeconds> = None;
         for section in settings.sections {
             let provider = section.provider;
             if self.account_for(config, provider) && section.force_refresh {
@@ -506,6 +522,7 @@ impl<W: World> Daemon<W> {
                 pending: Pending::default(),
                 hold_until: None,
                 misses: 0,
+                restless_since: None,
                 expires_at: None,
             });
         }

@@ -356,9 +356,14 @@ fn when(facts: &Facts, current: &Held) -> (UnixSeconds, Refreshing) {
     let jitter = lifetime / 20 * i64::from(current.draw.min(1000)) / 1000;
     let mut due = (from.plus(lifetime / 3 * 2 - jitter), Refreshing::Due);
     let needs = RUN_NEEDS_S.min(lifetime / 2);
+    // Less than half a life, or a token that was just refreshed for a run would seem too old for it again.
+    let lead = RUN_LEAD_S.min(lifetime / 4);
     for start in &facts.kometa.starts {
-        if *start > now && *start < due.0 && expires.since(*start) < needs {
-            due = (start.plus(-RUN_LEAD_S), Refreshing::BeforeKometa);
+        // Nor is it refreshed while Kometa is about to read it.
+        let is_too_old = *start < due.0 && expires.since(*start) < needs;
+        let is_too_close = (0..lead).contains(&start.since(due.0));
+        if *start > now && (is_too_old || is_too_close) {
+            due = (start.plus(-lead), Refreshing::BeforeKometa);
         }
     }
     (kometa_until(facts, current).map_or(due.0, |until| due.0.max(until)), due.1)

@@ -421,6 +421,7 @@ pub mod faults {
             "EBUSY" => fails(Errno::BUSY),
             "EXDEV" => fails(Errno::XDEV),
             "EINTR" => fails(Errno::INTR),
+            "ENOLCK" => fails(Errno::NOLCK),
             _ => return None,
         };
         let (first, more) = at.split_once('+').unwrap_or((at, "0"));

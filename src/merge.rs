@@ -9,13 +9,16 @@ use similar::DiffOp;
 use similar::algorithms::{Capture, Compact, Replace, myers};
 
 /// The text with both edits in it: `one` and `other` were each made from `base`. Where both added
-/// lines at the same place, those of `one` come first. `None` where they contradict each other.
+/// lines at the same place, those of `one` come first; what one of them has of the other already is not
+/// done twice. `None` where they contradict each other.
 #[must_use]
 pub fn merge(base: &str, one: &str, other: &str) -> Option<String> {
     let [base, one, other] = [base, one, other].map(|text| text.split_inclusive('\n').collect::<Vec<_>>());
+    let (mut ones, mut others) = (changes(&base, &one), changes(&base, &other));
+    others.retain(|theirs| !ones.iter().any(|mine| has(mine, &one, theirs, &other, &base)));
+    ones.retain(|mine| !others.iter().any(|theirs| has(theirs, &other, mine, &one, &base)));
+    let (mut ones, mut others) = (ones.into_iter().peekable(), others.into_iter().peekable());
     let mut merged = String::new();
-    let (mut ones, mut others) =
-        (changes(&base, &one).into_iter().peekable(), changes(&base, &other).into_iter().peekable());
     let mut at = 0;
     loop {
         let (mine, theirs) = (ones.peek(), others.peek());
@@ -23,13 +26,9 @@ pub fn merge(base: &str, one: &str, other: &str) -> Option<String> {
             (None, None) => break,
             (Some(mine), Some(theirs)) => {
                 if mine.from.start < theirs.from.end && theirs.from.start < mine.from.end {
-                    // The same lines: fine only if they became the same.
-                    if mine.from != theirs.from || one[mine.to.clone()] != other[theirs.to.clone()] {
-                        return None;
-                    }
-                    others.next();
-                    true
-                } else if mine.from == theirs.from {
+                    return None;
+                }
+                if mine.from == theirs.from {
                     // Both added lines; what they begin with alike is one addition.
                     let (mine, theirs) = (&one[mine.to.clone()], &other[theirs.to.clone()]);
                     let alike = mine.iter().zip(theirs).take_while(|(mine, theirs)| mine == theirs).count();
@@ -39,9 +38,8 @@ pub fn merge(base: &str, one: &str, other: &str) -> Option<String> {
                     merged.extend(mine.iter().chain(&theirs[alike..]).copied());
                     others.next();
                     continue;
-                } else {
-                    (mine.from.start, mine.from.end) <= (theirs.from.start, theirs.from.end)
                 }
+                (mine.from.start, mine.from.end) <= (theirs.from.start, theirs.from.end)
             }
             (mine, _) => mine.is_some(),
         };
@@ -52,6 +50,34 @@ pub fn merge(base: &str, one: &str, other: &str) -> Option<String> {
     }
     merged.extend(base[at..].iter().copied());
     Some(merged)
+}
+
+/// Whether a text may be no more than the start of an edit of `base`: it lacks the end of it.
+#[must_use]
+pub fn is_cut_off(base: &str, text: &str) -> bool {
+    let [base, lines] = [base, text].map(|text| text.split_inclusive('\n').collect::<Vec<_>>());
+    let lacks_end = |last: &Change| last.from.end == base.len() && !last.from.is_empty();
+    !text.ends_with('\n') || changes(&base, &lines).last().is_some_and(lacks_end)
+}
+
+/// How many lines were removed and added to get from one text to another.
+#[must_use]
+pub fn distance(base: &str, text: &str) -> usize {
+    let [base, text] = [base, text].map(|text| text.split_inclusive('\n').collect::<Vec<_>>());
+    changes(&base, &text).iter().map(|change| change.from.len() + change.to.len()).sum()
+}
+
+/// Whether a change of some lines has another one in it.
+fn has(outer: &Change, outer_lines: &[&str], inner: &Change, inner_lines: &[&str], base: &[&str]) -> bool {
+    let (outer_to, inner_to) = (&outer_lines[outer.to.clone()], &inner_lines[inner.to.clone()]);
+    if inner.from.start < outer.from.start || outer.from.end < inner.from.end {
+        return false;
+    }
+    match (inner_to.len(), inner.from.len()) {
+        // Lines that are gone are gone, unless they were only moved.
+        (0, len) => outer_to.windows(len).all(|lines| *lines != base[inner.from.clone()]),
+        (len, _) => outer_to.windows(len).any(|lines| lines == inner_to),
+    }
 }
 
 /// Lines of the base, and what became of them.
@@ -101,13 +127,53 @@ mod tests {
             ("added before what the other changed", "a\n1\nb\nc\nd\n", "a\nB\nc\nd\n", Some("a\n1\nB\nc\nd\n")),
             ("one line, two ways", "a\nX\nc\nd\n", "a\nY\nc\nd\n", None),
             ("changed in what the other removed", "a\nX\nc\nd\n", "a\nd\n", None),
+            ("an addition in a larger one", "a\nb\nc\nd\n1\n2\n3\n", "a\nb\nc\nd\n2\n", Some("a\nb\nc\nd\n1\n2\n3\n")),
+            ("an addition in a larger change", "a\nb\nc\nD\n1\n", "a\nb\nc\nd\n1\n", Some("a\nb\nc\nD\n1\n")),
+            ("a change in a larger one", "a\nB\nC\nd\n", "a\nB\nc\nd\n", Some("a\nB\nC\nd\n")),
+            ("a removal in a larger one", "a\nd\n", "a\nb\nd\n", Some("a\nd\n")),
             ("added in what the other removed", "a\nb\n1\nc\nd\n", "a\nd\n", None),
         ] {
             assert_eq!(merge(base, one, other).as_deref(), expected, "{what}");
         }
     }
 
+    /// What lacks the end may be the start of something; what was added to, or changed before the end, is not.
+    #[test]
+    fn cut_off() {
+        let base = "a\nb\nc\n";
+        for (text, expected) in [
+            (base, false),
+            ("a\nb\nc\nd\n", false),
+            ("a\nB\nc\n", false),
+            ("a\nc\n", false),
+            ("a\nb\n", true),
+            ("", true),
+            ("a\nb\nc\nd", true),
+            ("a\nb\nC\n", true),
+        ] {
+            assert_eq!(is_cut_off(base, text), expected, "{text:?}");
+        }
+    }
+
     proptest! {
+        /// An edit that is in a text already changes nothing, whatever was added around it since.
+        #[test]
+        fn an_edit_is_made_once(
+            base in "([ab]{0,2}\n){1,6}", edit in 0..6_usize, later in 0..8_usize, where_ in any::<bool>(),
+        ) {
+            let insert = |text: &str, at: usize, line: &str| {
+                let mut lines: Vec<&str> = text.split_inclusive('\n').collect();
+                lines.insert(at.min(lines.len()), line);
+                lines.concat()
+            };
+            let edited = insert(&base, edit, "edit\n");
+            let at = edited.lines().position(|line| line == "edit").unwrap() + usize::from(where_);
+            for at in [later, at] {
+                let current = insert(&edited, at, "later\n");
+                prop_assert_eq!(merge(&base, &current, &edited), Some(current));
+            }
+        }
+
         /// One edit alone comes through whole, and the same edit twice is one edit.
         #[test]
         fn one_edit_alone(base in "([ab]{0,2}\n){0,8}", edited in "([ab]{0,2}\n){0,8}") {

@@ -15,7 +15,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::disk::{Disk, Open, explain};
+use crate::disk::{Disk, Meta, Open, explain};
 use crate::file::{self, Snapshot, Unreadable};
 use crate::journal::{Held, Journal, Record};
 use crate::splice;
@@ -125,11 +125,15 @@ pub fn ensure_state<D: Disk>(disk: &D, path: &Path) -> Result<(), Refused> {
     let refused = |why: String| Refused::State { path: path.to_owned(), why };
     let meta = match disk.meta(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let cannot = |error: io::Error| {
-                let missing = error.kind() == io::ErrorKind::NotFound;
-                let why =
-                    if missing { "the folder that it is to be in does not exist".to_owned() } else { explain(&error) };
-                refused(format!("cannot be made: {why}"))
+            let cannot = |error: io::Error| match error.kind() {
+                // Of the disk, and over when that is: nothing of the folder itself.
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem => {
+                    Refused::Folder { path: path.to_owned(), error }
+                }
+                io::ErrorKind::NotFound => {
+                    refused("cannot be made: the folder that it is to be in does not exist".to_owned())
+                }
+                _ => refused(format!("cannot be made: {}", explain(&error))),
             };
             disk.create_folder(path).map_err(cannot)?;
             // Or a power cut takes the folder, with the journal that is synced in it.
@@ -206,8 +210,10 @@ pub type Make<'a> = dyn Fn(&str) -> Result<Option<String>, Refused> + 'a;
 
 /// A file that stood in the config's place: whoever has it open still writes into it.
 pub struct Orphan<H> {
-    /// What it held.
+    /// What was known of it.
     pub text: String,
+    /// What else it was seen to hold since; nothing where that was no text.
+    pub found: Vec<String>,
     /// The file.
     pub handle: H,
 }
@@ -251,7 +257,7 @@ pub fn replace<D: Disk>(
         match step {
             Step::Done => {
                 if way != Way::InPlace {
-                    orphans.push(Orphan { text: base.text, handle: base.handle });
+                    orphans.push(Orphan { text: base.text, found: Vec::new(), handle: base.handle });
                 }
                 return Ok(Some(after));
             }
@@ -287,7 +293,7 @@ pub fn recover<D: Disk>(disk: &D, place: &Place) -> Result<(), Refused> {
             let config = disk.open(&place.config, Open::Write).map_err(|error| failed(&place.config, error))?;
             let (found, _) = disk.read(&config, file::SIZE_MAX_BYTES).map_err(|error| failed(&place.config, error))?;
             if found != old && found != new && is_torn(&found, old, new) {
-                overwrite(disk, &config, new, found.len()).map_err(|error| failed(&place.config, error))?;
+                overwrite(disk, &config, &found, new).map_err(|error| failed(&place.config, error))?;
             }
         }
         disk.remove(&place.redo).map_err(|error| failed(&place.redo, error))?;
@@ -428,18 +434,41 @@ fn rename_steps<D: Disk>(
             };
         }
     }
-    if is_still(disk, &place.temp, base) {
+    let came_out = take_out(disk, &place.temp, &base.text);
+    let is_same = |(orphan, meta): &(Orphan<_>, Meta)| orphan.found.is_empty() && meta.identity == base.meta.identity;
+    if came_out.as_ref().is_ok_and(is_same) {
         return Ok(Step::Done);
     }
-    // Somebody was faster by a moment: what came out is their edit, and it goes back at once. Then what
-    // comes out is ours, or what a third made of it. Whoever read ours in between may still write over it.
-    let theirs = disk.open(&place.temp, Open::Read)?;
-    let back = disk.exchange(&place.temp, &place.config);
-    orphans.push(Orphan { text: base.text.clone(), handle: theirs });
-    if back.is_ok() {
-        orphans.push(Orphan { text: new.to_owned(), handle: disk.open(&place.temp, Open::Read)? });
+    // Somebody was faster by a moment: what came out is their edit, and it goes back at once, unless there
+    // is a still newer one. Then what comes out is ours, or what a third made of it.
+    let ours = disk.read(&temp, 0)?.1.identity;
+    let goes_back = disk.meta(&place.config).is_ok_and(|meta| meta.identity == ours);
+    let went_back = goes_back && disk.exchange(&place.temp, &place.config).is_ok();
+    let (mut theirs, _) = came_out?;
+    // Whoever read ours in between will write over what is finished here only now.
+    look_again(disk, &mut theirs)?;
+    orphans.push(theirs);
+    if went_back {
+        orphans.push(take_out(disk, &place.temp, new)?.0);
     }
     Ok(Step::Changed)
+}
+
+/// What a swap brought out, and which file that is.
+fn take_out<D: Disk>(disk: &D, path: &Path, known: &str) -> io::Result<(Orphan<D::Handle>, Meta)> {
+    let handle = disk.open(path, Open::Read)?;
+    let mut orphan = Orphan { text: known.to_owned(), found: Vec::new(), handle };
+    let meta = look_again(disk, &mut orphan)?;
+    Ok((orphan, meta))
+}
+
+/// Notes what such a file holds by now.
+fn look_again<D: Disk>(disk: &D, orphan: &mut Orphan<D::Handle>) -> io::Result<Meta> {
+    let (bytes, meta) = disk.read(&orphan.handle, file::SIZE_MAX_BYTES)?;
+    if bytes != orphan.found.last().unwrap_or(&orphan.text).as_bytes() {
+        orphan.found.push(String::from_utf8(bytes).unwrap_or_default());
+    }
+    Ok(meta)
 }
 
 /// Whether a path leads to the very file and text that an edit was made from.
@@ -454,29 +483,43 @@ fn is_still<D: Disk>(disk: &D, path: &Path, base: &Snapshot<D::Handle>) -> bool 
 
 /// Writes the file where it is: both texts are in the state folder first, so that a torn write can be
 /// finished, and the file is compared before and after.
+///
+/// No file can be compared and written in one step. What somebody writes in the few microseconds between
+/// the two is written over where it differs from what we read, and the comparison afterwards finds it.
 fn in_place<D: Disk>(disk: &D, place: &Place, base: &Snapshot<D::Handle>, new: &str) -> Result<Step, Refused> {
     let failed = |path: &Path, error| Refused::Folder { path: path.to_owned(), error };
+    let (old, new) = (base.text.as_bytes(), new.as_bytes());
     let config = disk.open(&place.config, Open::Write).map_err(|error| failed(&place.config, error))?;
     let prepare = || {
         let redo = create(disk, &place.redo)?;
-        disk.write_at(&redo, &redo_bytes(base.text.as_bytes(), new.as_bytes()), 0)?;
+        disk.write_at(&redo, &redo_bytes(old, new), 0)?;
         disk.sync(&redo)?;
         disk.sync_folder(&place.state)
     };
     prepare().map_err(|error| failed(&place.redo, error))?;
-    if !is_still(disk, &place.config, base) {
+    let here = disk.meta(&place.config).map(|meta| meta.identity);
+    // Last of all, and nothing but the write after it.
+    let same = here.is_ok_and(|here| {
+        let found = disk.read(&config, file::SIZE_MAX_BYTES);
+        found.is_ok_and(|(found, meta)| meta.identity == here && here == base.meta.identity && found == old)
+    });
+    if !same {
         disk.remove(&place.redo).map_err(|error| failed(&place.redo, error))?;
         return Ok(Step::Changed);
     }
-    overwrite(disk, &config, new.as_bytes(), base.text.len()).map_err(|error| failed(&place.config, error))?;
+    overwrite(disk, &config, old, new).map_err(|error| failed(&place.config, error))?;
     let (found, _) = disk.read(&config, file::SIZE_MAX_BYTES).map_err(|error| failed(&place.config, error))?;
     disk.remove(&place.redo).map_err(|error| failed(&place.redo, error))?;
-    Ok(if found == new.as_bytes() { Step::Done } else { Step::Changed })
+    Ok(if found == new { Step::Done } else { Step::Changed })
 }
 
-fn overwrite<D: Disk>(disk: &D, file: &D::Handle, new: &[u8], old_size: usize) -> io::Result<()> {
-    disk.write_at(file, new, 0)?;
-    if new.len() < old_size {
+/// Makes `new` of a file that holds `old`, and writes no byte that both have in the same place.
+fn overwrite<D: Disk>(disk: &D, file: &D::Handle, old: &[u8], new: &[u8]) -> io::Result<()> {
+    let from = old.iter().zip(new).take_while(|(old, new)| old == new).count();
+    let same_end = old[from..].iter().rev().zip(new[from..].iter().rev()).take_while(|(old, new)| old == new).count();
+    let to = new.len() - if old.len() == new.len() { same_end } else { 0 };
+    disk.write_at(file, &new[from..to], from as u64)?;
+    if new.len() < old.len() {
         disk.set_size(file, new.len() as u64)?;
     }
     disk.sync(file)

@@ -21,7 +21,7 @@ use support::{
 /// Lifetime of the access tokens: two thirds of it are over in 8 seconds.
 const LIFETIME_S: i64 = 12;
 /// A run ends at this age of its token: long after the refresh was due, and before the token ends.
-const RUN_ENDS_AT_S: i64 = 10;
+const RUN_ENDS_AT_S: i64 = 9;
 
 /// Kometa's run: the pair that it read at its start, and nothing of what is written later.
 struct Kometa<'a> {

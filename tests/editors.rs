@@ -8,12 +8,14 @@ mod support;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
 
 use kometa_authd::provider::TRAKT;
 use kometa_authd::sandbox::{Options, Sandbox};
 use support::{
-    CLIENT, Home, around, config_with, mal_section, posts, python_with_ruamel, refresh_token, sandbox, swapped, value,
-    wait_presented,
+    CLIENT, Home, PATIENCE, Running, around, config_with, mal_section, posts, python_with_ruamel, refresh_token,
+    sandbox, swapped, value, wait_presented,
 };
 
 /// A daemon at rest beside a fresh token; then `edit` is given the config, the refresh token that stands
@@ -342,4 +344,67 @@ fn a_folder_made_anew() {
     let from = daemon.log_len();
     std::fs::write(&config, config_with(&sandbox.issue(&TRAKT, CLIENT, 1))).unwrap();
     daemon.wait_log_from(from, &["found a token in the file"]);
+}
+
+/// A program that rewrites the whole file several times a second, in place or by rename: the token that has
+/// run out is refreshed all the same, and when it has stopped, its last edit and the live pair are both there.
+#[test]
+fn never_still() {
+    for by_rename in [false, true] {
+        let sandbox = sandbox();
+        let home = Home::new(&(config_with(&sandbox.issue(&TRAKT, CLIENT, 8 * 86_400)) + "count: 0\n"));
+        let daemon = home.command("run", &sandbox);
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let last = std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                let mut count = 0;
+                let stopped = stopped;
+                while stopped.recv_timeout(Duration::from_millis(150)) == Err(RecvTimeoutError::Timeout) {
+                    let text = home.text();
+                    let Some(at) = text.find("count: ") else { continue };
+                    count += 1;
+                    let text = format!("{}count: {count}\n", &text[..at]);
+                    if by_rename { home.replace(&text) } else { home.write(&text) }
+                }
+                count
+            });
+            let daemon = Running::start(daemon);
+            let came = sandbox.wait(PATIENCE, |world| world.ledger.spent_and_reused().0 > 0);
+            drop(stop);
+            let last = writer.join().unwrap();
+            assert!(came, "never refreshed beside {last} writes\n{}", daemon.log());
+            let live = sandbox.live(&TRAKT, CLIENT).unwrap();
+            home.wait(|text| {
+                value(text, "refresh_token") == refresh_token(&live).expose()
+                    && text.contains(&format!("count: {last}\n"))
+            });
+            daemon.stop();
+            last
+        });
+        assert_eq!(sandbox.ledger().spent_and_reused(), (1, 0), "after {last} writes");
+    }
+}
+
+/// A program that has the file open while a new one takes its place, and saves into the old one: its edit is
+/// brought over. Another had read the file before that and writes it after, without the edit: both edits are
+/// there in the end.
+#[test]
+fn saved_into_the_old_file() {
+    let sandbox = sandbox();
+    let home = Home::new(&config_with(&sandbox.issue(&TRAKT, CLIENT, 8 * 86_400)));
+    let before = home.text();
+    let mut old = std::fs::File::options().write(true).open(&home.config).unwrap();
+    let daemon = home.daemon(&sandbox);
+    daemon.wait_log(&["token refreshed"]);
+    let read_by_another = home.text();
+    old.set_len(0).unwrap();
+    old.write_all(format!("{before}one: 1\n").as_bytes()).unwrap();
+    drop(old);
+    home.wait(|text| text.contains("one: 1\n"));
+    home.write(&format!("{read_by_another}two: 2\n"));
+    let after = home.wait(|text| text.contains("one: 1\n") && text.contains("two: 2\n"));
+    daemon.stop();
+    let rest: String = after.split_inclusive('\n').filter(|line| !matches!(*line, "one: 1\n" | "two: 2\n")).collect();
+    assert_eq!(rest, read_by_another);
+    assert_eq!(sandbox.ledger().spent_and_reused(), (1, 0));
 }

@@ -233,3 +233,18 @@ fn errors_with_other_rotations() {
     sweep_errors(Rotation::Grace, Way::Rename, &["EIO"], &["", "+12"]);
     sweep_errors(Rotation::Family, Way::Rename, &["EIO"], &["", "+12"]);
 }
+
+/// A file system without locks: it is said once with what follows from it, and everything else is done.
+#[test]
+fn no_locks() {
+    let sandbox = sandbox(Rotation::Strict);
+    let (_, operations) = Case::new(&sandbox, Way::Rename).refresh(None);
+    let lock = operations.iter().position(|name| name == "lock").unwrap() + 1;
+    let case = Case::new(&sandbox, Way::Rename);
+    let (output, _) = case.refresh(Some(&format!("ENOLCK@{lock}")));
+    let said = support::said(&output);
+    assert!(output.status.success(), "{said}");
+    assert_eq!(said.matches("this file system has no locks").count(), 1, "{said}");
+    case.assert_live("no locks");
+    case.assert_untouched("no locks");
+}

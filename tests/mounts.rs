@@ -7,10 +7,11 @@ mod support;
 
 use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use kometa_authd::provider::TRAKT;
 use kometa_authd::sandbox::{Options, Sandbox};
-use support::{CLIENT, Home, around, config_with, value};
+use support::{CLIENT, Home, PATIENCE, Running, around, config_with, value};
 
 /// A home, a sandbox, and a shell in a mount namespace of its own.
 struct Stage {
@@ -135,6 +136,52 @@ fn single_file_mount() {
     stage.assert_live(&stage.home.text(), &log);
     assert_eq!(std::fs::metadata(&stage.home.config).unwrap().ino(), inode);
     assert_eq!(stage.sandbox.ledger().spent_and_reused(), (2, 0));
+}
+
+/// The same file, mounted by itself into the place of a running daemon whose tokens live for seconds, while
+/// somebody outside reads and saves it in place a hundred times: no edit is lost, the live pair is in it at
+/// the end, and it is the same file.
+#[test]
+fn single_file_mount_beside_a_writer() {
+    let Some(stage) = Stage::new() else { return };
+    let (sandbox, home) = (&stage.sandbox, &stage.home);
+    sandbox.set_lifetime(2);
+    let inode = std::fs::metadata(&home.config).unwrap().ino();
+    let url = sandbox.url();
+    let mut shell = Command::new("unshare");
+    shell.args(["-m", "sh", "-c"]).arg(format!(
+        "set -e; cd '{}'; mkdir box; mount -t tmpfs tmpfs box; : > box/config.yml; mount --bind config.yml box/config.yml
+         exec '{}' run --trakt-auth-url {url} --config box/config.yml --kometa-times off --device-login off",
+        home.path().display(),
+        env!("CARGO_BIN_EXE_kometa-authd"),
+    ));
+    for name in ["KOMETA_CONFIG", "KOMETA_TIMES", "STATE_DIRECTORY"] {
+        shell.env_remove(name);
+    }
+    let daemon = Running::start(shell);
+    daemon.wait_log(&["mounted as a single file"]);
+    let (_keep, never) = std::sync::mpsc::channel::<()>();
+    let rotations = || sandbox.ledger().spent_and_reused().0;
+    let (mut edits, end) = (0, Instant::now() + 4 * PATIENCE);
+    while edits < 100 || rotations() < 4 {
+        assert!(Instant::now() < end, "{edits} edits, {} rotations\n{}", rotations(), daemon.log());
+        // Now and then it leaves the file alone for longer than the daemon wants it to stand still.
+        let pause = if edits % 10 == 9 { 1500 } else { 40 };
+        let _ = never.recv_timeout(Duration::from_millis(pause));
+        home.write(&format!("{}m{edits}: 1\n", home.text()));
+        edits += 1;
+    }
+    sandbox.set_lifetime(3600);
+    let text = home.wait(|text| {
+        let live = sandbox.live(&TRAKT, CLIENT).unwrap();
+        live.expires_in == Some(3600) && value(text, "refresh_token") == live.refresh_token.unwrap().expose()
+    });
+    let (_, log) = daemon.stop();
+    for edit in 0..edits {
+        assert_eq!(text.matches(&format!("m{edit}: 1\n")).count(), 1, "m{edit}\n{log}");
+    }
+    assert_eq!(std::fs::metadata(&home.config).unwrap().ino(), inode);
+    assert_eq!(sandbox.ledger().spent_and_reused().1, 0, "{log}");
 }
 
 /// Somebody renames over the file outside: inside, the old one is left without a name. That is said

@@ -133,3 +133,24 @@ fn frozen_holder() {
     assert_eq!(sandbox.ledger().spent_and_reused(), (1, 0));
     assert_eq!(posts(&sandbox).len(), 1);
 }
+
+/// Somebody holds the folder's lock for longer than any request takes: after a minute it is said with its
+/// cure and nothing was sent; as soon as the lock is free, the refresh is made, without a restart.
+#[test]
+fn locked_for_minutes() {
+    let sandbox = sandbox();
+    let home = Home::new(&config_with(&sandbox.issue(&TRAKT, CLIENT, 8 * 86_400)));
+    let folder = std::fs::File::open(home.path()).unwrap();
+    rustix::fs::flock(&folder, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let daemon = start(&home, &sandbox, None);
+    daemon.wait_log(&["waiting for it"]);
+    // It waits for a whole minute before that.
+    let line = daemon.wait_log_within(3 * PATIENCE, &["nothing was sent", "keeps the folder locked"]);
+    assert!(line.contains("next="), "{line}");
+    assert_eq!(posts(&sandbox).len(), 0);
+    drop(folder);
+    daemon.wait_log(&["token refreshed"]);
+    daemon.stop();
+    assert!(is_live(&home, &sandbox));
+    assert_eq!(sandbox.ledger().spent_and_reused(), (1, 0));
+}

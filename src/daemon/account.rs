@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Account, Daemon, HandleOf, LOCK_RETRY, LOOK_AGAIN_MAX_S, Look, Next, World, facts};
 use crate::decision::{self, Decision, Facts, Urgency, Waiting, sign_in};
-use crate::disk::{Disk, explain};
+use crate::disk::{Disk, Meta, explain};
 use crate::event::{Event, Kind};
 use crate::file::Snapshot;
 use crate::health;
@@ -23,7 +23,10 @@ const LOCK_ATTEMPTS: u32 = 300;
 /// How long an emptied block has to stay so: half of a save looks like it.
 const SIGN_OUT_QUIET: Duration = Duration::from_secs(2);
 /// How long a file that was written just now is left alone before it is written again.
-const QUIET: Duration = Duration::from_millis(400);
+pub(super) const QUIET: Duration = Duration::from_millis(400);
+/// How long a file that never stands still is waited for: a program that writes it all the time must not
+/// keep a token from being refreshed.
+const RESTLESS_MAX_S: i64 = 10;
 
 impl<W: World> Daemon<W> {
     pub(super) fn account(&mut self, config: usize, provider: &'static Provider) -> Option<&mut Account> {
@@ -156,9 +159,12 @@ impl<W: World> Daemon<W> {
         let leftovers =
             !self.configs[config].recovered && (disk.meta(&place.temp).is_ok() || disk.meta(&place.redo).is_ok());
         let waiting = !self.configs[config].accounts.iter().any(|a| a.provider == provider && a.pending.is_empty());
+        let is_fresh = self.configs[config].seen.as_ref().is_some_and(|(_, meta)| is_fresh(meta, now));
         if !leftovers
             && !waiting
             && let Decision::Wait { until, reason } = self.decide(place, &section, &history, urgency, asked)
+            // What lacks in half a file is nothing to alarm a person with.
+            && !(is_fresh && reason.needs_person())
         {
             return self.rest(config, &section, &history, until, reason);
         }
@@ -182,8 +188,7 @@ impl<W: World> Daemon<W> {
                 Err(why) => return self.hold(config, provider, Kind::StateUnusable, &why),
             };
             let decision = self.decide(place, &section, &history, urgency, asked);
-            if let Some(pause) = quiet_time(decision, &snapshot, self.world.now(), &mut settled) {
-                // Whoever writes may not be done: what counts is what still stands a moment later.
+            if let Some(pause) = self.wants_quiet((config, provider), decision, &snapshot, &mut settled) {
                 self.world.pause(pause).await;
                 continue;
             }
@@ -230,6 +235,25 @@ impl<W: World> Daemon<W> {
             }
         }
         Some(self.world.now().plus(1))
+    }
+
+    /// How long to let a file be that was written just now: whoever writes may not be done, and what counts is
+    /// what still stands a moment later.
+    fn wants_quiet(
+        &mut self,
+        (config, provider): (usize, &'static Provider),
+        decision: Decision,
+        snapshot: &Snapshot<HandleOf<W>>,
+        settled: &mut Option<Fingerprint>,
+    ) -> Option<Duration> {
+        let now = self.world.now();
+        let account = self.account(config, provider)?;
+        let Some(pause) = quiet_time(decision, snapshot, now, settled) else {
+            account.restless_since = None;
+            return None;
+        };
+        let since = *account.restless_since.get_or_insert(now);
+        (decision == Decision::SignOut || now.since(since) < RESTLESS_MAX_S).then_some(pause)
     }
 
     /// Takes the lock of the config's folder: one of us reads, spends and writes at a time. `None`
@@ -364,20 +388,63 @@ pub(super) fn quiet_time<H>(
     settled: &mut Option<Fingerprint>,
 ) -> Option<Duration> {
     let pause = match decision {
-        Decision::Wait { .. } | Decision::Poll | Decision::MakeLink => return None,
+        Decision::Wait { reason, .. } if !reason.needs_person() => return None,
+        Decision::Poll | Decision::MakeLink => return None,
         Decision::SignOut => SIGN_OUT_QUIET,
-        Decision::Adopt
+        Decision::Wait { .. }
+        | Decision::Adopt
         | Decision::Publish(_)
         | Decision::Exchange
         | Decision::Refresh(_)
         | Decision::AskForCode { .. } => QUIET,
     };
-    let is_fresh = (-1..=1).contains(&now.since(snapshot.meta.modified_at));
     let waited = settled.replace(snapshot.fingerprint) == Some(snapshot.fingerprint);
-    (is_fresh && !waited).then_some(pause)
+    (is_fresh(&snapshot.meta, now) && !waited).then_some(pause)
+}
+
+/// Whether a file was written just now: whoever does may not be done.
+pub(super) fn is_fresh(meta: &Meta, now: UnixSeconds) -> bool {
+    (-1..=1).contains(&now.since(meta.modified_at))
 }
 
 /// What makes an event the same as the one before.
 pub(super) fn key(event: &Event) -> (Kind, String) {
     (event.kind, format!("{} {:?}", event.detail, event.expires_at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decision::Publishing;
+
+    /// What was written just now is looked at again before anything is made of it, also before a person is
+    /// alarmed; what stood still since, or was written a while ago, is not.
+    #[test]
+    fn half_a_file_alarms_nobody() {
+        let now = UnixSeconds(1_795_348_800);
+        let wait = |reason| Decision::Wait { until: None, reason };
+        let snapshot = |text: &str, modified_at| Snapshot {
+            path: "config.yml".into(),
+            text: text.to_owned(),
+            fingerprint: Fingerprint::of(text.as_bytes()),
+            meta: Meta { identity: (1, 1), links: 1, mode: 0o100_644, owner: (0, 0), size: 1, modified_at },
+            handle: (),
+        };
+        for (decision, pauses) in [
+            (wait(Waiting::NoClient), true),
+            (wait(Waiting::NeverAuthorized), true),
+            (wait(Waiting::Valid), false),
+            (wait(Waiting::KometaRuns), false),
+            (Decision::Publish(Publishing::New), true),
+            (Decision::Adopt, true),
+            (Decision::SignOut, true),
+        ] {
+            let mut settled = None;
+            let mut asks = |text, at| quiet_time(decision, &snapshot(text, at), now, &mut settled).is_some();
+            assert!(!asks("trakt:\n", now.plus(-60)), "{decision:?}: written a while ago");
+            assert_eq!(asks("trakt:\n  pin:\n", now), pauses, "{decision:?}: written just now");
+            assert!(!asks("trakt:\n  pin:\n", now), "{decision:?}: stood still since");
+            assert_eq!(asks("trakt:\n  pin: 1\n", now), pauses, "{decision:?}: written again");
+        }
+    }
 }

@@ -101,7 +101,7 @@ impl<W: World> Daemon<W> {
             self.note(config, provider, journal, Record::Published);
         }
         let after = replaced.as_ref().ok().copied().flatten().unwrap_or(seen);
-        self.remember(config, seen, after, orphans);
+        self.remember(config, orphans);
         replaced?;
         if foreign.get() {
             return Ok(false);

@@ -58,7 +58,7 @@ impl Daemon<Terminal> {
         empty(&look.snapshot.text).map_err(|why| refused(self, &why))?;
         self.revoke(&look).await?;
         let disk = self.world.disk();
-        let (mut replaced, mut orphans) = (None, Vec::new());
+        let (mut replaced, mut orphans) = (false, Vec::new());
         let noted = store::open_journal(disk, &place).and_then(|mut journal| {
             let added = journal.add(disk, &Record::LoggedOut(self.world.now()));
             added.map_err(|error| Refused::Journal { path: place.journal.clone(), error })?;
@@ -68,7 +68,7 @@ impl Daemon<Terminal> {
                 if matches!(emptied, Err(Refused::Changed)) {
                     let seen = file::read(disk, &place.config)?.fingerprint;
                     emptied = store::replace(disk, &place, seen, &mut orphans, &mut |_| {}, &empty);
-                    replaced = emptied.as_ref().ok().copied().flatten().map(|after| (seen, after));
+                    replaced = matches!(emptied, Ok(Some(_)));
                 }
             }
             // The tokens are to be gone from the disk, even where the file cannot be written.
@@ -77,6 +77,7 @@ impl Daemon<Terminal> {
             emptied.map(drop)
         });
         drop(flock);
+        self.remember(config, orphans);
         noted.map_err(|why| refused(self, &why))?;
         self.world.say(&format!(
             "signed out of {title}: the block in {path} is empty and stays so until `kometa-authd login {}`",
@@ -86,8 +87,7 @@ impl Daemon<Terminal> {
             let page = provider.applications_page;
             self.world.say(&format!("{title} revokes nothing by itself: the tokens end with their time, see {page}"));
         }
-        if let Some((before, after)) = replaced {
-            self.remember(config, before, after, orphans);
+        if replaced {
             self.linger(config).await;
         }
         Ok(DONE)

@@ -291,8 +291,11 @@ fn before_kometa() {
         (DAY, 11 * HOUR, None),
         // Half of it is enough.
         (DAY, 12 * HOUR, None),
+        // The usual time is just then, or minutes before.
+        (DAY, 16 * HOUR, Some(16 * HOUR - RUN_LEAD_S)),
+        (DAY, 16 * HOUR + 300, Some(16 * HOUR + 300 - RUN_LEAD_S)),
         // The usual time comes first.
-        (DAY, 16 * HOUR, None),
+        (DAY, 16 * HOUR + RUN_LEAD_S, None),
         (HOUR, 35 * 60, Some(35 * 60 - RUN_LEAD_S)),
         (HOUR, 25 * 60, None),
         // A week's token is always refreshed early enough.
@@ -312,8 +315,71 @@ fn before_kometa() {
             let decided = decide(&facts(NOON.plus(due)));
             assert_eq!(decided, Decision::Refresh(Refreshing::BeforeKometa), "{lifetime} {start_in}");
             // Once it has started, it is too late for that.
-            let usual = (NOON.plus(lifetime / 3 * 2), Waiting::Valid);
+            let usual = if lifetime / 3 * 2 > start_in {
+                (NOON.plus(lifetime / 3 * 2), Waiting::Valid)
+            } else {
+                (NOON.plus(start_in + RUN_WINDOW_S), Waiting::KometaRuns)
+            };
             assert_eq!(waits(decide(&facts(NOON.plus(start_in)))), usual, "{lifetime} {start_in}");
+        }
+    }
+}
+
+/// Every lifetime that was seen, and some that were not, over the weeks around each change of the clocks and
+/// the turn of a leap year, with runs at midnight, in the skipped and in the doubled hour and several a day:
+/// each run starts with enough left on its token, none is rotated in its first minutes, and no token is
+/// refreshed more often than its life asks for.
+#[test]
+fn every_run_has_enough_left() {
+    const MINUTE: i64 = 60;
+    for lifetime in [20 * MINUTE, HOUR, 2 * HOUR, DAY, 36 * HOUR, 2 * DAY, 7 * DAY, 90 * DAY] {
+        for times in ["05:00", "00:00", "23:59|00:01", "02:30", "01:30|02:30|03:30", "04:00|04:05|12:00|20:15"] {
+            for (zone, day) in [
+                ("Europe/Berlin", "2027-03-24"),
+                ("Europe/Berlin", "2027-10-27"),
+                ("America/New_York", "2027-03-10"),
+                ("Australia/Lord_Howe", "2027-03-31"),
+                ("America/Sao_Paulo", "2028-02-26"),
+            ] {
+                let case = format!("{lifetime} s, {times}, {zone} from {day}");
+                let (zone, times) =
+                    (jiff::tz::TimeZone::get(zone).unwrap(), times.parse::<crate::kometa::Times>().unwrap());
+                let date: jiff::civil::Date = day.parse().unwrap();
+                let begin = UnixSeconds(date.to_zoned(zone.clone()).unwrap().timestamp().as_second());
+                let end = begin.plus(7 * DAY);
+                let (mut now, mut refreshes, mut pair) = (begin, 0, held("a", Origin::Refreshed, begin, lifetime));
+                while now < end {
+                    let starts = times.around(now, &zone);
+                    let history = history(&[Record::Held(pair.clone())]);
+                    let kometa = Kometa { active_at: None, starts: starts.clone() };
+                    let decided =
+                        decide(&Facts { now, seen: seen("a"), history: &history, kometa, urgency: Urgency::Usual });
+                    match decided {
+                        Decision::Refresh(why) => {
+                            let runs = starts.iter().any(|start| (0..RUN_WINDOW_S).contains(&now.since(*start)));
+                            let left = lifetime - now.since(pair.at);
+                            let is_last = left <= (lifetime / 20).min(RUN_LEAD_S);
+                            assert!(!runs || is_last, "{case}: {why} in the first minutes of a run, {left} s left");
+                            refreshes += 1;
+                            pair = held("a", Origin::Refreshed, now, lifetime);
+                        }
+                        Decision::Wait { until: Some(until), .. } => {
+                            assert!(until > now, "{case}: a wait that is over");
+                            let ends = pair.at.plus(lifetime);
+                            for start in starts.iter().filter(|start| now < **start && **start <= until) {
+                                let left = ends.since(*start);
+                                assert!(left >= RUN_NEEDS_S.min(lifetime / 2), "{case}: {left} s left for a run");
+                            }
+                            assert!(until < ends, "{case}: not before the token ends");
+                            now = until;
+                        }
+                        other => panic!("{case}: {other:?}"),
+                    }
+                }
+                let usual = 7 * DAY / (lifetime / 3 * 2) + 1;
+                let before_runs = 7 * i64::try_from(times.around(begin, &zone).len()).unwrap();
+                assert!(refreshes <= usual + before_runs, "{case}: {refreshes} refreshes");
+            }
         }
     }
 }

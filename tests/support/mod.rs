@@ -215,7 +215,16 @@ impl Running {
 
     /// The same, from a line on.
     pub fn wait_log_from(&self, from: usize, texts: &[&str]) -> String {
-        let end = Instant::now() + PATIENCE;
+        self.wait_lines(from, PATIENCE, texts)
+    }
+
+    /// The same, for what takes its time.
+    pub fn wait_log_within(&self, time: Duration, texts: &[&str]) -> String {
+        self.wait_lines(0, time, texts)
+    }
+
+    fn wait_lines(&self, from: usize, time: Duration, texts: &[&str]) -> String {
+        let end = Instant::now() + time;
         let mut log = self.log.0.lock().unwrap();
         loop {
             let found = log.iter().skip(from).find(|line| texts.iter().all(|text| line.contains(text)));
