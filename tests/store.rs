@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use kometa_authd::disk::{self, Disk, Meta, Open, RealDisk};
 use kometa_authd::file;
+use kometa_authd::journal::pending::Pending;
 use kometa_authd::journal::{Dead, Held, History, Intent, Journal, Origin, RESERVED_BYTES, Record};
 use kometa_authd::store::{
     Place, Refused, config_file, ensure_state, keep, keep_aside, open_journal, recover, replace, reserve,
@@ -401,6 +402,24 @@ fn journals() {
     assert!(!disk.made("rename"), "written anew");
     let denied = Meddled::failing("open", 1, Errno::ACCESS);
     assert!(Journal::peek(&denied, &home.place.journal).is_err());
+}
+
+/// What a journal could not take goes into it in order, as soon as it takes something again.
+#[test]
+fn what_waits_is_written() {
+    let home = Home::new();
+    let mut pending = Pending::default();
+    for at in [1, 2] {
+        pending.push(Record::SignedOut(UnixSeconds(at)));
+    }
+    let mut journal = open_journal(&RealDisk, &home.place).unwrap();
+    let full = Meddled::failing("write_at", 2, Errno::NOSPC);
+    assert!(pending.flush(&full, &mut journal).is_err() && !pending.is_empty());
+    let signed_out = || open_journal(&RealDisk, &home.place).unwrap().history.signed_out;
+    assert_eq!(signed_out(), Some(UnixSeconds(1)), "the first");
+    pending.flush(&RealDisk, &mut journal).unwrap();
+    assert!(pending.is_empty());
+    assert_eq!(signed_out(), Some(UnixSeconds(2)), "and the second");
 }
 
 /// What could not go into the config is kept in the state folder, once for each text.
