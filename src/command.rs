@@ -3,6 +3,7 @@
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use crate::announce::announcer::Announcer;
 use crate::announce::notice::Notice;
@@ -65,7 +66,8 @@ fn daemon(options: &Options) -> io::Result<u8> {
     announce::log::start(options.log_format, options.log_level);
     allow_open_files(options.config.len());
     block_on(async {
-        Daemon::new(real(options)?, setup(options)).run().await;
+        let setup = Arc::new(setup(options));
+        Daemon::new(real(options, &setup)?, setup).run().await;
         Ok(0)
     })
 }
@@ -74,8 +76,8 @@ fn refresh(options: &Options, force: bool) -> io::Result<u8> {
     announce::log::start(options.log_format, options.log_level);
     let urgency = if force { Urgency::Forced } else { Urgency::Asked };
     // Nobody would be there to poll for a code.
-    let setup = Setup { device_login: false, ..setup(options) };
-    let reached = block_on(async { Ok(Daemon::new(real(options)?, setup).once(urgency).await) })?;
+    let setup = Arc::new(Setup { device_login: false, ..setup(options) });
+    let reached = block_on(async { Ok(Daemon::new(real(options, &setup)?, setup).once(urgency).await) })?;
     // What cannot be read is in the log already.
     let (reports, unreadable) = reports(options, &mut |_, _| {});
     Ok(exit_status(&reports, unreadable).max(reached.exit_status()))
@@ -183,8 +185,8 @@ fn allow_open_files(configs: usize) {
 }
 
 /// This machine, and the ways to reach a person.
-fn real(options: &Options) -> io::Result<Real> {
-    let announcer = Announcer::new(setup(options), https(options), ways(options)?, !options.no_kometa_webhooks);
+fn real(options: &Options, setup: &Arc<Setup>) -> io::Result<Real> {
+    let announcer = Announcer::new(Arc::clone(setup), https(options), ways(options)?, !options.no_kometa_webhooks);
     Ok(Real::new(https(options))?.announcing(announcer))
 }
 

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
@@ -138,7 +139,7 @@ const LOCK_RETRY: Duration = Duration::from_millis(200);
 /// The daemon.
 pub struct Daemon<W: World> {
     world: W,
-    setup: Setup,
+    setup: Arc<Setup>,
     configs: Vec<Watched<W>>,
     deadlines: BTreeSet<(UnixSeconds, usize)>,
     pace: Pace,
@@ -210,7 +211,8 @@ enum Next {
 
 impl<W: World> Daemon<W> {
     /// A daemon that has not looked at anything yet.
-    pub fn new(world: W, setup: Setup) -> Self {
+    pub fn new(world: W, setup: impl Into<Arc<Setup>>) -> Self {
+        let setup = setup.into();
         let watched = |path: &PathBuf| Watched {
             path: path.clone(),
             fingerprint: None,
@@ -513,7 +515,10 @@ impl<W: World> Daemon<W> {
     fn account_for(&mut self, config: usize, provider: &'static Provider) -> bool {
         let is_new = !self.configs[config].accounts.iter().any(|account| account.provider == provider);
         if is_new {
-            self.configs[config].accounts.push(Account {
+            let accounts = &mut self.configs[config].accounts;
+            // One is usual, and room for four is a kilobyte for each of thousands.
+            accounts.reserve_exact(1);
+            accounts.push(Account {
                 provider,
                 said: None,
                 news: None,

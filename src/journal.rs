@@ -343,6 +343,8 @@ impl Record {
 pub struct Journal<H> {
     file: H,
     end: usize,
+    /// Whether there is room from an earlier reservation, which made sure of the file's name as well.
+    has_room: bool,
     /// What the records add up to.
     pub history: History,
 }
@@ -363,7 +365,8 @@ impl<H> Journal<H> {
         let (bytes, _) = disk.read(&file, READ_MAX_BYTES)?;
         let (history, end) = replay(&bytes);
         if end <= COMPACT_ABOVE_BYTES {
-            return Ok(Self { file, end, history });
+            let has_room = bytes[end..].len() > 1 && bytes[end..].iter().all(|byte| *byte == b'\n');
+            return Ok(Self { file, end, has_room, history });
         }
         Self::rewrite(disk, path, history)
     }
@@ -383,7 +386,7 @@ impl<H> Journal<H> {
         disk.sync(&file)?;
         disk.rename(&new_path, path)?;
         disk.sync_folder(path.parent().unwrap_or(path))?;
-        Ok(Self { file, end: lines.len(), history })
+        Ok(Self { file, end: lines.len(), has_room: true, history })
     }
 
     /// Writes a record and makes sure of the space for the next one; both are on the medium afterwards.
@@ -391,9 +394,13 @@ impl<H> Journal<H> {
         let mut bytes = line(record);
         let next = self.end + bytes.len();
         bytes.resize(bytes.len() + RESERVED_BYTES, b'\n');
+        if !self.has_room {
+            // Before the room is made, so that room is the proof that the name is on the medium.
+            disk.sync_folder(folder)?;
+        }
         disk.write_at(&self.file, &bytes, self.end as u64)?;
         disk.sync(&self.file)?;
-        disk.sync_folder(folder)?;
+        self.has_room = true;
         self.history.apply(record);
         self.end = next;
         Ok(())

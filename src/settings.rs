@@ -25,8 +25,6 @@ pub struct Settings {
     pub channels: Vec<Channel>,
     /// What is wrong with those that cannot be used; the tokens do not need them.
     pub channel_problems: Vec<Problem>,
-    /// The file's tree.
-    pub document: Document,
 }
 
 /// One `trakt:` or `mal:` section.
@@ -176,7 +174,14 @@ fn normal(name: &str) -> String {
 /// The text is no YAML that Kometa could read, or has no content. Both are what a file looks like
 /// while somebody writes it.
 pub fn parse(text: &str, references: &References) -> Result<Settings, Problem> {
-    let document = Document::parse(text)?;
+    of(&Document::parse(text)?, references)
+}
+
+/// The same of a text that was parsed already.
+///
+/// # Errors
+/// As above.
+pub fn of(document: &Document, references: &References) -> Result<Settings, Problem> {
     let problem = |node: &Node, what: String| Problem { line: node.line, column: node.column, what };
     let Kind::Mapping { entries, .. } = &document.root.kind else {
         let what = if document.is_null(&document.root) {
@@ -191,14 +196,14 @@ pub fn parse(text: &str, references: &References) -> Result<Settings, Problem> {
             format!("the same key stands here a second time (first in line {}); Kometa refuses that", first.line);
         return Err(problem(second, what));
     }
-    let mut reader = Reader { document: &document, references, problems: Vec::new() };
+    let mut reader = Reader { document, references, problems: Vec::new() };
     let sections = PROVIDERS.iter().filter_map(|provider| {
         let (key, value) = entries.iter().find(|(key, _)| document.text(key) == Some(provider.name))?;
         reader.section(provider, key, value)
     });
     let (sections, problems) = (sections.collect(), reader.problems);
-    let (channels, channel_problems) = kometa::channels(&document, references);
-    Ok(Settings { sections, problems, channels, channel_problems, document })
+    let (channels, channel_problems) = kometa::channels(document, references);
+    Ok(Settings { sections, problems, channels, channel_problems })
 }
 
 struct Reader<'a> {

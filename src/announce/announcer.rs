@@ -1,9 +1,9 @@
 //! Events in, messages out: asks the policy, remembers in the state folder what
 //! was told, and hands each message to every channel.
 
-use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tracing::{debug, info, warn};
 
@@ -28,14 +28,12 @@ const TOLD_MAX_BYTES: u64 = 256 * 1024;
 
 /// Tells people.
 pub struct Announcer {
-    setup: Setup,
+    setup: Arc<Setup>,
     outbox: Outbox,
     /// The ways that the options name.
     given: Vec<Way>,
     kometa: bool,
     configs: Vec<Config>,
-    /// Which of them has a path.
-    index: HashMap<PathBuf, usize>,
 }
 
 struct Config {
@@ -48,7 +46,7 @@ struct Config {
 impl Announcer {
     /// Where `given` is empty, Kometa's own webhooks are used, if they may be.
     #[must_use]
-    pub fn new(setup: Setup, https: Https, given: Vec<Way>, may_use_kometa: bool) -> Self {
+    pub fn new(setup: Arc<Setup>, https: Https, given: Vec<Way>, may_use_kometa: bool) -> Self {
         let kometa = given.is_empty() && may_use_kometa;
         for path in setup.configs.iter().filter_map(|path| told_path(&setup, path).ok()) {
             // What a process that was killed has left.
@@ -56,13 +54,12 @@ impl Announcer {
         }
         let config = |path: &PathBuf| Config { path: path.clone(), told: load(&setup, path), kometa: Vec::new() };
         let configs = setup.configs.iter().map(config).collect();
-        let index = setup.configs.iter().cloned().zip(0..).collect();
-        Self { setup, outbox: Outbox::new(https), given, kometa, configs, index }
+        Self { setup, outbox: Outbox::new(https), given, kometa, configs }
     }
 
     /// Remembers where Kometa tells of errors: the config may be unreadable when somebody is to be told.
     pub fn hear(&mut self, path: &Path, channels: &[Channel]) {
-        if let Some(config) = self.index.get(path).map(|index| &mut self.configs[*index])
+        if let Some(config) = self.setup.names.place(path).map(|index| &mut self.configs[index])
             && self.kometa
             && config.kometa != channels
         {
@@ -112,7 +109,7 @@ impl Announcer {
     /// The config that an event is about: the one it names, or the one that its subject means.
     fn config_of(&self, event: &Event) -> Option<usize> {
         if let Some(path) = &event.config {
-            return self.index.get(path).copied();
+            return self.setup.names.place(path);
         }
         let is_meant =
             |config: &Config| Path::new(&event.subject) == config.path || self.is_account_of(config, &event.subject);

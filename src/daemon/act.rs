@@ -11,6 +11,7 @@ use crate::settings::{self, References};
 use crate::splice::{self, Change, Edit};
 use crate::store::{self, Place, Refused};
 use crate::token::{Fingerprint, Grant};
+use crate::yaml::{Document, Problem};
 
 impl<W: World> Daemon<W> {
     /// Takes the file's pair for the current one.
@@ -123,8 +124,9 @@ pub(super) fn edit(
     history: &History,
 ) -> Result<Option<String>, Refused> {
     // References do not matter here: a token is never written through one.
-    let settings = settings::parse(text, &References::default())
-        .map_err(|problem| Refused::NotNow(format!("the file is not complete YAML: {problem}")))?;
+    let not_yaml = |problem: Problem| Refused::NotNow(format!("the file is not complete YAML: {problem}"));
+    let document = Document::parse(text).map_err(not_yaml)?;
+    let settings = settings::of(&document, &References::default()).map_err(not_yaml)?;
     let Some(section) = settings.sections.iter().find(|section| section.provider == provider) else {
         return Ok(None);
     };
@@ -133,6 +135,6 @@ pub(super) fn edit(
     }
     let used = section.once.as_ref().is_some_and(|once| history.used.contains(&once.fingerprint()));
     let edit = Edit { provider, change: Change::Write(grant), clear_once_key: used };
-    let spliced = splice::splice_parsed(text, &settings.document, &edit)?;
+    let spliced = splice::splice_parsed(text, &document, &edit)?;
     Ok(Some(spliced.text))
 }

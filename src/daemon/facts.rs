@@ -110,7 +110,7 @@ pub(super) fn seen(section: &Section, history: &History) -> Seen {
 /// What the accounts of each config are called: `config.yml#trakt`, with as many folders in front of it as tell
 /// its config from the others, `alice/config.yml#trakt`.
 #[derive(Clone)]
-pub struct Names(HashMap<PathBuf, String>);
+pub struct Names(HashMap<PathBuf, (usize, String)>);
 
 impl Names {
     /// The shortest names that tell these configs apart, all at once: there may be thousands.
@@ -129,7 +129,7 @@ impl Names {
                 let has_more = path.components().count() > count;
                 let is_ambiguous = alike[&name] > 1 && has_more;
                 if !is_ambiguous {
-                    names.insert((*path).to_owned(), name);
+                    names.insert((*path).to_owned(), (0, name));
                 }
                 is_ambiguous
             });
@@ -137,14 +137,24 @@ impl Names {
                 break;
             }
         }
+        // Of a path that is there twice, the first counts.
+        for (place, path) in configs.iter().enumerate().rev() {
+            names.entry(path.clone()).and_modify(|found| found.0 = place);
+        }
         Self(names)
+    }
+
+    /// Which of the configs a path is.
+    #[must_use]
+    pub fn place(&self, path: &Path) -> Option<usize> {
+        self.0.get(path).map(|found| found.0)
     }
 
     /// An account's name.
     #[must_use]
     pub fn account(&self, path: &Path, provider: &Provider) -> String {
         let file = || path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        format!("{}#{}", self.0.get(path).cloned().unwrap_or_else(file), provider.name)
+        format!("{}#{}", self.0.get(path).map_or_else(file, |found| found.1.clone()), provider.name)
     }
 }
 

@@ -72,10 +72,11 @@ fn named(path: &Path) -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
-/// Adds what can be used of a file; whether that was anything.
+/// Adds what can be used of a file; whether that was anything. A piece at a time: after one allocation as large as
+/// the file, glibc keeps that much more of everything that is freed.
 fn add_file(roots: &mut RootCertStore, path: &Path) -> bool {
-    let Ok(bytes) = fs::read(path) else { return false };
-    let (added, _) = roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&bytes).flatten());
+    let Ok(certificates) = CertificateDer::pem_file_iter(path) else { return false };
+    let (added, _) = roots.add_parsable_certificates(certificates.flatten());
     added > 0
 }
 
