@@ -14,8 +14,8 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 use crate::announce::channel::Channel;
-use crate::decision::Urgency;
 use crate::decision::sign_in::Way;
+use crate::decision::{Decision, Urgency};
 use crate::disk::{Disk, Meta};
 use crate::event::{Event, Kind};
 use crate::file::{self, Snapshot, Unreadable};
@@ -69,6 +69,8 @@ pub trait World: Network {
     }
     /// A config could be read, and names these channels for errors.
     fn hear(&mut self, _path: &Path, _channels: &[Channel]) {}
+    /// What was decided about an account, and why; for whoever watches the loop from within.
+    fn decided(&mut self, _decision: Decision) {}
     /// Tells a person.
     fn announce(&mut self, event: Event);
     /// Ends what is still on its way to a person, within a short moment.

@@ -141,6 +141,20 @@ pub enum Waiting {
 }
 
 impl Waiting {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Valid,
+        Self::Retry,
+        Self::KometaRuns,
+        Self::ClockNotSet,
+        Self::NoClient,
+        Self::SignedOut,
+        Self::NeverAuthorized,
+        Self::Rejected,
+        Self::EnterCode,
+        Self::PasteAddress,
+    ];
+
     /// Whether only a person can change this.
     #[must_use]
     pub const fn needs_person(self) -> bool {
@@ -175,6 +189,29 @@ pub enum Refreshing {
     /// It was called invalid a day ago; perhaps the provider thinks better of it.
     SecondLook,
 }
+
+impl Publishing {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::New, Self::SpentCameBack];
+}
+
+impl Refreshing {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Due,
+        Self::BeforeKometa,
+        Self::Expired,
+        Self::UnknownLife,
+        Self::Forced,
+        Self::Fallback,
+        Self::SecondLook,
+    ];
+}
+
+// A new one belongs into the list above it; the last one of each tells.
+const _: () = assert!(Waiting::PasteAddress as usize + 1 == Waiting::ALL.len());
+const _: () = assert!(Publishing::SpentCameBack as usize + 1 == Publishing::ALL.len());
+const _: () = assert!(Refreshing::SecondLook as usize + 1 == Refreshing::ALL.len());
 
 impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

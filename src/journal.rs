@@ -167,7 +167,7 @@ impl History {
                     current.published = true;
                 }
             }
-            Record::Fallback(held) => self.fallback = Some(held.clone()),
+            Record::Fallback(held) => self.fall_back_on(held.clone()),
             Record::Spent(tokens) => {
                 for token in tokens {
                     self.spend(*token);
@@ -177,6 +177,10 @@ impl History {
                 self.dead.retain(|known| known.token != dead.token);
                 keep_newest(&mut self.dead, *dead, USED_MAX);
                 (self.intent, self.trouble) = (None, None);
+                // What was fallen back on is no help either, or it would be tried for ever.
+                if self.fallback.as_ref().and_then(Held::refresh) == Some(dead.token) {
+                    self.fallback = None;
+                }
             }
             Record::Used(token) => {
                 self.used.retain(|used| used != token);
@@ -223,7 +227,7 @@ impl History {
                 // Of a pair that never reached the file, nobody else can have made a newer one.
                 match current.refresh() {
                     Some(old) if current.published && held.supersedes(&current) => self.spend(old),
-                    _ => self.fallback = Some(current),
+                    _ => self.fall_back_on(current),
                 }
             }
         } else {
@@ -248,6 +252,13 @@ impl History {
             self.dead.retain(|dead| dead.token != token);
         }
         self.current = Some(held.clone());
+    }
+
+    /// Keeps a pair that may live beside the current one; one that was called invalid is none.
+    fn fall_back_on(&mut self, held: Held) {
+        if held.refresh().is_none_or(|token| self.dead(token).is_none()) {
+            self.fallback = Some(held);
+        }
     }
 
     fn spend(&mut self, token: Fingerprint) {
@@ -420,7 +431,10 @@ impl<H> Journal<H> {
 #[must_use]
 pub fn replay(bytes: &[u8]) -> (History, usize) {
     let (mut history, mut end, mut at) = (History::default(), 0, 0);
-    for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+    // The room that was made for the next record is blank lines, which would each be looked at.
+    let last = bytes.iter().rposition(|byte| *byte != b'\n');
+    let written = last.map_or(0, |last| bytes.len().min(last + 2));
+    for piece in bytes[..written].split_inclusive(|byte| *byte == b'\n') {
         at += piece.len();
         if let Some(record) = parse_line(piece) {
             history.apply(&record);

@@ -166,6 +166,7 @@ impl<W: World> Daemon<W> {
             // What lacks in half a file is nothing to alarm a person with.
             && !(is_fresh && reason.needs_person())
         {
+            self.world.decided(Decision::Wait { until, reason });
             return self.rest(config, &section, &history, until, reason);
         }
         drop((section, history));
@@ -188,6 +189,7 @@ impl<W: World> Daemon<W> {
                 Err(why) => return self.hold(config, provider, Kind::StateUnusable, &why),
             };
             let decision = self.decide(place, &section, &history, urgency, asked);
+            self.world.decided(decision);
             if let Some(pause) = self.wants_quiet((config, provider), decision, &snapshot, &mut settled) {
                 self.world.pause(pause).await;
                 continue;

@@ -280,6 +280,25 @@ fn on_disk() {
     assert!(Journal::peek(&disk, &path).unwrap() == expected);
 }
 
+/// A pair to fall back on that is called invalid as well is none any more: nothing is left to try at once,
+/// whether the history was lived through or read from a journal written anew.
+#[test]
+fn a_dead_fallback() {
+    let at = UnixSeconds(1_795_000_000);
+    let dead = |n: u8| Record::Dead(Dead { token: held(n, Origin::Adopted, true).refresh().unwrap(), at, lost: false });
+    let adopted = |n: u8| Record::Held(Held { published: false, ..held(n, Origin::Adopted, true) });
+    let both = applied(&[adopted(1), adopted(2), dead(2)]);
+    assert!(both.fallback.is_some());
+    let mut neither = both.clone();
+    neither.apply(&dead(1));
+    assert!(neither.fallback.is_none());
+    let current_died_first = applied(&[adopted(1), dead(1), adopted(2)]);
+    assert!(current_died_first.fallback.is_none());
+    for history in [both, neither, current_died_first] {
+        assert!(replay(&lines(&history.records())).0 == history);
+    }
+}
+
 /// A journal that has forgotten nothing for years is not written anew each time: its shortest form, with
 /// everything as often and as long as it can be, is well below the limit.
 #[test]
