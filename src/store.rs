@@ -13,6 +13,7 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::disk::{Disk, Meta, Open, explain};
@@ -293,7 +294,8 @@ pub fn recover<D: Disk>(disk: &D, place: &Place) -> Result<(), Refused> {
             let config = disk.open(&place.config, Open::Write).map_err(|error| failed(&place.config, error))?;
             let (found, _) = disk.read(&config, file::SIZE_MAX_BYTES).map_err(|error| failed(&place.config, error))?;
             if found != old && found != new && is_torn(&found, old, new) {
-                overwrite(disk, &config, &found, new).map_err(|error| failed(&place.config, error))?;
+                overwrite(disk, &config, found.len(), new, difference(&found, new))
+                    .map_err(|error| failed(&place.config, error))?;
             }
         }
         disk.remove(&place.redo).map_err(|error| failed(&place.redo, error))?;
@@ -497,6 +499,7 @@ fn in_place<D: Disk>(disk: &D, place: &Place, base: &Snapshot<D::Handle>, new: &
         disk.sync_folder(&place.state)
     };
     prepare().map_err(|error| failed(&place.redo, error))?;
+    let differs = difference(old, new);
     let here = disk.meta(&place.config).map(|meta| meta.identity);
     // Last of all, and nothing but the write after it.
     let same = here.is_ok_and(|here| {
@@ -507,22 +510,33 @@ fn in_place<D: Disk>(disk: &D, place: &Place, base: &Snapshot<D::Handle>, new: &
         disk.remove(&place.redo).map_err(|error| failed(&place.redo, error))?;
         return Ok(Step::Changed);
     }
-    overwrite(disk, &config, old, new).map_err(|error| failed(&place.config, error))?;
+    overwrite(disk, &config, old.len(), new, differs).map_err(|error| failed(&place.config, error))?;
     let (found, _) = disk.read(&config, file::SIZE_MAX_BYTES).map_err(|error| failed(&place.config, error))?;
     disk.remove(&place.redo).map_err(|error| failed(&place.redo, error))?;
     Ok(if found == new { Step::Done } else { Step::Changed })
 }
 
-/// Makes `new` of a file that holds `old`, and writes no byte that both have in the same place.
-fn overwrite<D: Disk>(disk: &D, file: &D::Handle, old: &[u8], new: &[u8]) -> io::Result<()> {
-    let from = old.iter().zip(new).take_while(|(old, new)| old == new).count();
-    let same_end = old[from..].iter().rev().zip(new[from..].iter().rev()).take_while(|(old, new)| old == new).count();
-    let to = new.len() - if old.len() == new.len() { same_end } else { 0 };
-    disk.write_at(file, &new[from..to], from as u64)?;
-    if new.len() < old.len() {
+/// Makes `new` of a file of some size that differs from it in that range alone.
+fn overwrite<D: Disk>(
+    disk: &D,
+    file: &D::Handle,
+    old_size: usize,
+    new: &[u8],
+    differs: Range<usize>,
+) -> io::Result<()> {
+    let from = differs.start as u64;
+    disk.write_at(file, &new[differs], from)?;
+    if new.len() < old_size {
         disk.set_size(file, new.len() as u64)?;
     }
     disk.sync(file)
+}
+
+/// The bytes of `new` that do not stand in the same place of `old`.
+fn difference(old: &[u8], new: &[u8]) -> Range<usize> {
+    let from = old.iter().zip(new).take_while(|(old, new)| old == new).count();
+    let same_end = old[from..].iter().rev().zip(new[from..].iter().rev()).take_while(|(old, new)| old == new).count();
+    from..new.len() - if old.len() == new.len() { same_end } else { 0 }
 }
 
 fn redo_bytes(old: &[u8], new: &[u8]) -> Vec<u8> {
