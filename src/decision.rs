@@ -304,11 +304,16 @@ pub fn life(held: &Held) -> Option<(UnixSeconds, i64)> {
         (CREATED_MIN <= from && from <= held.at.plus(SKEW_MAX_S) && (1..=LIFETIME_MAX_S).contains(&lifetime))
             .then_some((from, lifetime))
     };
-    // A pair that we got ourselves is as young as our own clock says: where one of the clocks is wrong by
-    // more than a lifetime, the server's would have each new pair expired on arrival, and spent at once.
-    let begun = |from: UnixSeconds| if held.origin == Origin::Adopted { from } else { held.at };
-    let stated = held.grant.created_at.zip(held.grant.expires_in).and_then(|(from, life)| plausible(begun(from), life));
-    let claimed = || held.grant.access_token.claimed_life().and_then(|(from, life)| plausible(begun(from), life));
+    // A pair that we got ourselves is at most a quarter of its life older than our own clock says: where one
+    // of the clocks is wrong by more than a lifetime, the server's would have each new pair expired on arrival,
+    // and spent at once. And it is never younger: our clock may have been ahead when it came, and set back since.
+    let begun = |from: UnixSeconds, lifetime: i64| match held.origin {
+        Origin::Adopted => from,
+        Origin::Refreshed | Origin::Authorized => from.max(held.at.plus(-(lifetime / 4))).min(held.at),
+    };
+    let believed = |(from, lifetime)| plausible(from, lifetime).map(|(from, life)| (begun(from, life), life));
+    let stated = held.grant.created_at.zip(held.grant.expires_in).and_then(believed);
+    let claimed = || held.grant.access_token.claimed_life().and_then(believed);
     let ours = || {
         (held.origin != Origin::Adopted).then(|| {
             let lifetime = held.grant.expires_in.and_then(|life| plausible(held.at, life));

@@ -133,6 +133,22 @@ fn absurd_numbers() {
     }
 }
 
+/// A pair of our own is no younger than its `created_at` says, where our clock was ahead when it came; and at
+/// most a quarter of its life older, where the other clock is far behind.
+#[test]
+fn two_clocks() {
+    let lifetime = 8 * 3600;
+    for (created_s, begun_s) in
+        [(0, 0), (60, 0), (-60, -60), (-3600, -3600), (-7200, -7200), (-7201, -7200), (-DAY, -7200)]
+    {
+        let mut pair = held("a", Origin::Refreshed, NOON, lifetime);
+        pair.grant.created_at = Some(NOON.plus(created_s));
+        assert_eq!(life(&pair), Some((NOON.plus(begun_s), lifetime)), "{created_s}");
+        pair.origin = Origin::Adopted;
+        assert_eq!(life(&pair), Some((NOON.plus(created_s), lifetime)), "{created_s}, somebody's");
+    }
+}
+
 /// `MyAnimeList` has no `created_at`: the token's own claims stand in for it.
 #[test]
 fn claims_stand_in() {
