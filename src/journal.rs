@@ -220,6 +220,9 @@ impl History {
 
     fn hold(&mut self, held: &Held) {
         let token = held.refresh();
+        // What stood in its place was half a save, or somebody's mistake: what we knew of the pair still holds.
+        let is_back = |known: &mut Held| held.origin == Origin::Adopted && known.grant == held.grant;
+        let known = self.fallback.take_if(is_back).map(|known| Held { published: true, ..known });
         if held.origin == Origin::Adopted {
             if let Some(current) = self.current.take().filter(|current| current.refresh() != token) {
                 // Kometa's refresh spends the old token; a person's new authorization leaves it alive.
@@ -251,7 +254,7 @@ impl History {
             self.spent.remove(token);
             self.dead.retain(|dead| dead.token != token);
         }
-        self.current = Some(held.clone());
+        self.current = known.or_else(|| Some(held.clone()));
     }
 
     /// Keeps a pair that may live beside the current one; one that was called invalid is none.

@@ -280,6 +280,22 @@ fn on_disk() {
     assert!(Journal::peek(&disk, &path).unwrap() == expected);
 }
 
+/// A pair that is back after something else stood in its place, half a save for instance, is the one that we
+/// knew: where it came from and since when it lives are not forgotten.
+#[test]
+fn back_again() {
+    let (ours, half) = (held(1, Origin::Refreshed, true), held(2, Origin::Adopted, false));
+    let seen_again = Held { origin: Origin::Adopted, at: ours.at.plus(60), draw: 7, ..ours.clone() };
+    let mut known = applied(&[Record::Held(ours.clone()), Record::Held(half.clone())]);
+    known.apply(&Record::Held(seen_again.clone()));
+    assert!(known.current == Some(ours.clone()));
+    assert!(known.fallback == Some(half.clone()));
+    let mut other = seen_again;
+    other.grant.expires_in = Some(77);
+    let changed = applied(&[Record::Held(ours), Record::Held(half), Record::Held(other.clone())]);
+    assert!(changed.current == Some(other));
+}
+
 /// A pair to fall back on that is called invalid as well is none any more: nothing is left to try at once,
 /// whether the history was lived through or read from a journal written anew.
 #[test]
