@@ -32,6 +32,7 @@ struct Meddled<'a> {
     at: Cell<(&'static str, usize)>,
     act: RefCell<Option<Meddling<'a>>>,
     is_mount_point: bool,
+    has_no_exchange: bool,
     largest_write: Cell<usize>,
     log: RefCell<Vec<&'static str>>,
 }
@@ -125,6 +126,9 @@ impl Disk for Meddled<'_> {
     }
     fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
         self.before("exchange")?;
+        if self.has_no_exchange {
+            return Err(Errno::INVAL.into());
+        }
         RealDisk.exchange(one, other)
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -244,23 +248,35 @@ fn failures() {
 }
 
 /// Whoever writes a moment before us is not overwritten, whether into the file or over it, even with the
-/// same text, for they may write on.
+/// same text, for they may write on. Where that is seen before the swap, none is made: for its moment a
+/// reader would find our text instead of theirs.
 #[test]
 fn somebody_is_faster() {
-    for (make, operation) in [(Home::new as fn() -> Home, "sync"), (Home::new, "exchange"), (Home::in_place, "sync")] {
+    for (way, operation, number) in
+        [("exchange", "sync", 1), ("exchange", "exchange", 1), ("rename", "sync", 2), ("in place", "sync", 1)]
+    {
         for (what, text) in [("into it", THEIRS), ("over it", THEIRS), ("over it, the same", OLD)] {
-            let home = make();
+            let home = if way == "in place" { Home::in_place() } else { Home::new() };
             let (config, other) = (home.place.config.clone(), home.folder.path().join("other.yml"));
-            let disk = Meddled::at(operation, 1, || {
+            let meddled = Meddled::at(operation, number, || {
                 if what == "into it" {
                     return fs::write(&config, text);
                 }
                 fs::write(&other, text)?;
                 fs::rename(&other, &config)
             });
+            let disk = Meddled { has_no_exchange: way == "rename", ..meddled };
             let (done, _) = home.replace(&disk, NEW);
-            assert!(matches!(done, Err(Refused::Changed)), "{operation}, {what}");
-            assert_eq!(home.text(), text, "{operation}, {what}");
+            assert!(matches!(done, Err(Refused::Changed)), "{way}, {operation}, {what}");
+            assert_eq!(home.text(), text, "{way}, {operation}, {what}");
+            // A file system that knows no exchange was asked for one before they wrote.
+            let swaps = disk.log.borrow().iter().filter(|made| ["exchange", "rename"].contains(made)).count();
+            let expected = match (way, operation) {
+                ("exchange", "exchange") => 2, // There and back.
+                ("rename", _) => 1,
+                _ => 0,
+            };
+            assert_eq!(swaps, expected, "{way}, {operation}, {what}");
             home.assert_clean(what);
         }
     }
@@ -270,6 +286,20 @@ fn somebody_is_faster() {
     let disk = Meddled::at("sync", 2, || fs::write(&config, THEIRS));
     assert!(matches!(home.replace(&disk, NEW).0, Err(Refused::Changed)));
     assert_eq!(home.text(), THEIRS);
+}
+
+/// What somebody writes between our last look and our write in place stays, before and behind the bytes
+/// that we change.
+#[test]
+fn in_place_only_what_differs_is_written() {
+    let home = Home::in_place();
+    let config = home.place.config.clone();
+    let theirs = OLD.replace("trakt", "Trakt").replace("old\n", "old # theirs\nplex:\n");
+    let disk = Meddled::at("write_at", 2, || fs::write(&config, &theirs));
+    let (done, _) = home.replace(&disk, &OLD.replace("old", "new"));
+    assert!(matches!(done, Err(Refused::Changed)));
+    assert_eq!(home.text(), theirs.replace("old", "new"));
+    home.assert_clean("after a mixture");
 }
 
 /// A write in place that was cut off is finished; what is whole, or what somebody wrote since, stays.
@@ -447,6 +477,17 @@ fn state_folders() {
     let denied = Meddled::failing("create_folder", 1, Errno::ACCESS);
     let refused = ensure_state(&denied, &home.folder.path().join("state")).unwrap_err();
     assert!(refused.to_string().ends_with("cannot be made: permission denied"), "{refused}");
+    // Of the disk, and over when that is: nothing of the folder has to be cured.
+    for (errno, why) in [
+        (Errno::NOSPC, "the disk is full"),
+        (Errno::DQUOT, "the disk quota is used up"),
+        (Errno::ROFS, "it is mounted read-only"),
+    ] {
+        let path = home.folder.path().join("state");
+        let refused = ensure_state(&Meddled::failing("create_folder", 1, errno), &path).unwrap_err();
+        assert!(matches!(refused, Refused::Folder { .. }), "{refused}");
+        assert_eq!(refused.to_string(), format!("{}: {why}", path.display()));
+    }
     let config = Path::new("/config/config.yml");
     assert_eq!(config_file(config, None, "told"), Path::new("/config/.kometa-authd/config.yml#told"));
     let elsewhere = config_file(config, Some(Path::new("/state")), "told");
