@@ -119,7 +119,11 @@ impl Timer {
         let spec = Itimerspec { it_interval: zero, it_value: Timespec { tv_sec: at, tv_nsec: 0 } };
         let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
         loop {
-            timerfd_settime(fd, flags, &spec)?;
+            match timerfd_settime(fd, flags, &spec) {
+                // It was set between two waits (timerfd_create(2), NOTES).
+                Err(rustix::io::Errno::CANCELED) => return Ok(Rang::ClockSet),
+                armed => armed.map(drop)?,
+            }
             fd.readable().await?;
             let mut expirations = [0; 8];
             match fd.try_read(&mut expirations) {
