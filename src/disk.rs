@@ -196,6 +196,7 @@ impl Disk for RealDisk {
                     n => bytes.extend_from_slice(&chunk[..n]),
                 }
             }
+            bytes.truncate(usize::try_from(max_bytes.saturating_add(1)).unwrap_or(usize::MAX));
             io::Result::Ok((bytes, meta_of(&meta)))
         })
     }

@@ -3,6 +3,7 @@
 
 #![cfg(feature = "sandbox")]
 
+mod conformance;
 mod play;
 
 use play::plan::{DAY_MS, Plan};

@@ -3,7 +3,9 @@
 //!
 //! What is not synced may be kept, dropped or torn when the power goes; what
 //! is synced stays. Every operation may be the moment at which somebody else
-//! acts, an error comes, or the process is killed.
+//! acts, an error comes, or the process is killed. That the operations do what
+//! Linux does is checked in `tests/simulation/conformance.rs`. Folders cannot be
+//! renamed here, there are no symbolic links, and no mode keeps anybody out.
 
 use std::cell::{RefCell, RefMut};
 use std::collections::{BTreeMap, BTreeSet};
@@ -336,7 +338,28 @@ impl Disks {
     }
 
     fn id(&self, path: &Path) -> io::Result<u64> {
-        self.names.get(path).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+        if let Some(id) = self.names.get(path) {
+            return Ok(*id);
+        }
+        let nearest = path.ancestors().find_map(|folder| self.names.get(folder));
+        Err(if nearest.is_some_and(|id| !self.is_folder(*id)) { Errno::NOTDIR } else { Errno::NOENT }.into())
+    }
+
+    fn is_folder(&self, id: u64) -> bool {
+        self.inodes[&id].mode & 0o170_000 == 0o040_000
+    }
+
+    /// The folder that a path is in, which must exist.
+    fn folder_of(&self, path: &Path) -> io::Result<u64> {
+        let id = self.id(path.parent().unwrap_or(path))?;
+        if self.is_folder(id) { Ok(id) } else { Err(Errno::NOTDIR.into()) }
+    }
+
+    /// What a path that shall be renamed leads to.
+    fn id_to_rename(&self, path: &Path) -> io::Result<u64> {
+        let id = self.id(path)?;
+        assert!(!self.is_folder(id), "the daemon renames no folder, so the pretend disk cannot");
+        Ok(id)
     }
 
     /// What a mount point refuses.
@@ -378,6 +401,7 @@ pub struct SimDisk {
 /// An open file, or a lock.
 pub struct Handle {
     id: u64,
+    is_writable: bool,
     lock: Option<(u64, Rc<RefCell<Disks>>)>,
 }
 
@@ -420,15 +444,18 @@ impl Disk for SimDisk {
 
     fn list(&self, folder: &Path) -> io::Result<Vec<OsString>> {
         let disks = self.point(Need::Nothing)?;
+        if !disks.is_folder(disks.id(folder)?) {
+            return Err(Errno::NOTDIR.into());
+        }
         Ok(disks.names_in(folder).iter().filter_map(|name| Some(name.file_name()?.to_owned())).collect())
     }
 
     fn create_folder(&self, path: &Path) -> io::Result<()> {
         let mut disks = self.point(Need::Space)?;
         if disks.names.contains_key(path) {
-            return Err(io::ErrorKind::AlreadyExists.into());
+            return Err(Errno::EXIST.into());
         }
-        disks.id(path.parent().unwrap_or(path))?;
+        disks.folder_of(path)?;
         let id = disks.make(0o040_700);
         disks.names.insert(path.to_owned(), id);
         Ok(())
@@ -443,25 +470,28 @@ impl Disk for SimDisk {
         let mut disks = self.point(need)?;
         let found = disks.id(path);
         let id = match (how, found) {
-            (Open::CreateNew, Ok(_)) => return Err(io::ErrorKind::AlreadyExists.into()),
+            (Open::CreateNew, Ok(_)) => return Err(Errno::EXIST.into()),
             (Open::CreateNew | Open::WriteOrCreate, Err(_)) => {
-                disks.id(path.parent().unwrap_or(path))?;
+                disks.folder_of(path)?;
                 let id = disks.make(0o100_600);
                 disks.names.insert(path.to_owned(), id);
                 id
             }
             (_, found) => found?,
         };
-        if how != Open::Read && disks.inodes[&id].mode & 0o040_000 != 0 {
-            return Err(io::ErrorKind::IsADirectory.into());
+        if how != Open::Read && disks.is_folder(id) {
+            return Err(Errno::ISDIR.into());
         }
-        Ok(Handle { id, lock: None })
+        Ok(Handle { id, is_writable: how != Open::Read, lock: None })
     }
 
     fn read(&self, file: &Handle, max_bytes: u64) -> io::Result<(Vec<u8>, Meta)> {
         let disks = self.point(Need::Nothing)?;
+        if disks.is_folder(file.id) {
+            return Err(Errno::ISDIR.into());
+        }
         let mut data = disks.inodes[&file.id].data.clone();
-        data.truncate(usize::try_from(max_bytes + 1).unwrap_or(usize::MAX));
+        data.truncate(usize::try_from(max_bytes.saturating_add(1)).unwrap_or(usize::MAX));
         Ok((data, disks.meta(file.id)))
     }
 
@@ -469,6 +499,13 @@ impl Disk for SimDisk {
         let at = usize::try_from(offset).expect("a small file");
         let grows = self.disks.borrow().inodes[&file.id].data.len() < at + bytes.len();
         let mut disks = self.point(if grows { Need::Space } else { Need::Change })?;
+        // Nothing is written by a call that never reaches the system.
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        if !file.is_writable {
+            return Err(Errno::BADF.into());
+        }
         let now = disks.now_ms.div_euclid(1000);
         let inode = disks.inodes.get_mut(&file.id).expect("open");
         if grows {
@@ -482,8 +519,14 @@ impl Disk for SimDisk {
 
     fn set_size(&self, file: &Handle, size: u64) -> io::Result<()> {
         let mut disks = self.point(Need::Change)?;
+        if !file.is_writable {
+            return Err(Errno::INVAL.into());
+        }
         let size = usize::try_from(size).expect("a small file");
-        disks.inodes.get_mut(&file.id).expect("open").data.resize(size, 0);
+        let now = disks.now_ms.div_euclid(1000);
+        let inode = disks.inodes.get_mut(&file.id).expect("open");
+        inode.data.resize(size, 0);
+        inode.modified_at = now;
         disks.did(file.id);
         Ok(())
     }
@@ -492,7 +535,7 @@ impl Disk for SimDisk {
         let mut disks = self.point(Need::Change)?;
         let (mode, owner) = (disks.inodes[&from.id].mode, disks.inodes[&from.id].owner);
         let inode = disks.inodes.get_mut(&to.id).expect("open");
-        (inode.mode, inode.owner) = (mode, owner);
+        (inode.mode, inode.owner) = (inode.mode & !0o7777 | mode & 0o7777, owner);
         Ok(())
     }
 
@@ -509,6 +552,7 @@ impl Disk for SimDisk {
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
         let mut disks = self.point(Need::Nothing)?;
+        disks.id(folder)?;
         let is_in = |name: &PathBuf| name.parent() == Some(folder);
         let new: Vec<_> = disks.names.iter().filter(|(name, _)| is_in(name)).map(|(n, id)| (n.clone(), *id)).collect();
         disks.names_on_medium.retain(|name, _| !is_in(name));
@@ -518,9 +562,18 @@ impl Disk for SimDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut disks = self.point(Need::Change)?;
-        let id = disks.id(from)?;
+        disks.folder_of(from)?;
+        disks.folder_of(to)?;
+        let id = disks.id_to_rename(from)?;
         disks.can_be_renamed(from)?;
         disks.can_be_renamed(to)?;
+        match disks.inode(to) {
+            // Two names of one file: nothing happens, and both stay.
+            Some(there) if there == id => return Ok(()),
+            Some(_) if from.starts_with(to) && from != to => return Err(Errno::NOTEMPTY.into()),
+            Some(there) if disks.is_folder(there) => return Err(Errno::ISDIR.into()),
+            _ => {}
+        }
         disks.names.remove(from);
         disks.names.insert(to.to_owned(), id);
         disks.did(id);
@@ -532,7 +585,9 @@ impl Disk for SimDisk {
         if disks.sort == Sort::NoExchange || disks.sort == Sort::Share {
             return Err(Errno::INVAL.into());
         }
-        let (first, second) = (disks.id(one)?, disks.id(other)?);
+        disks.folder_of(one)?;
+        disks.folder_of(other)?;
+        let (first, second) = (disks.id_to_rename(one)?, disks.id_to_rename(other)?);
         disks.can_be_renamed(one)?;
         disks.can_be_renamed(other)?;
         disks.names.insert(one.to_owned(), second);
@@ -544,7 +599,9 @@ impl Disk for SimDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut disks = self.point(Need::Change)?;
-        disks.id(path)?;
+        if disks.is_folder(disks.id(path)?) {
+            return Err(Errno::ISDIR.into());
+        }
         disks.can_be_renamed(path)?;
         disks.names.remove(path);
         Ok(())
@@ -561,7 +618,7 @@ impl Disk for SimDisk {
         }
         let number = disks.operations;
         disks.locks.push((id, self.process, number, alone));
-        Ok(Some(Handle { id, lock: Some((number, Rc::clone(&self.disks))) }))
+        Ok(Some(Handle { id, is_writable: false, lock: Some((number, Rc::clone(&self.disks))) }))
     }
 
     fn user(&self) -> u32 {
