@@ -486,7 +486,7 @@ fn is_still<D: Disk>(disk: &D, path: &Path, base: &Snapshot<D::Handle>) -> bool 
 /// Writes the file where it is: both texts are in the state folder first, so that a torn write can be
 /// finished, and the file is compared before and after.
 ///
-/// No file can be compared and written in one step. What somebody writes in the few microseconds between
+/// No file can be compared and written in one step. What somebody writes in the moment between
 /// the two is written over where it differs from what we read, and the comparison afterwards finds it.
 fn in_place<D: Disk>(disk: &D, place: &Place, base: &Snapshot<D::Handle>, new: &str) -> Result<Step, Refused> {
     let failed = |path: &Path, error| Refused::Folder { path: path.to_owned(), error };

@@ -9,13 +9,12 @@ use kometa_authd::event::Kind;
 use super::machine::TROUBLES;
 
 /// Events that no simulated daemon can announce, and why.
-const NEVER: [(Kind, &str); 6] = [
+const NEVER: [(Kind, &str); 5] = [
     (Kind::Watching, "the program says it before the loop begins"),
     (Kind::LoggedOut, "only `logout` does"),
     (Kind::Due, "only `status` says what is due, the loop does it"),
     (Kind::Expired, "only `status`; the loop refreshes"),
     (Kind::Stranded, "tests/mounts.rs: needs a second mount namespace"),
-    (Kind::SettingsProblem, "the simulated person makes no spelling mistakes; tests/bad_input.rs"),
 ];
 
 const ACTS: [&str; 45] = [
