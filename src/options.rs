@@ -12,7 +12,7 @@ use crate::announce::channel::Channel;
 use crate::announce::log::LogFormat;
 use crate::kometa::{DEFAULT_TIMES, Times};
 use crate::provider::{Login, MAL, PROVIDERS, Provider, TRAKT, named};
-use crate::refresh::is_loopback;
+use crate::refresh::is_secure;
 use crate::refresh::request::Endpoint;
 use crate::token::Secret;
 
@@ -312,7 +312,7 @@ fn provider(text: &str) -> Result<&'static Provider, String> {
 /// An address that tokens may be sent to: https, or this machine.
 fn origin(text: &str) -> Result<String, String> {
     let url = text.trim_end_matches('/');
-    if url.starts_with("https://") || (url.starts_with("http://") && is_loopback(url)) {
+    if is_secure(url) {
         Ok(url.to_owned())
     } else {
         Err("tokens go by https only, or by http to this machine".to_owned())

@@ -166,9 +166,14 @@ impl Https {
     }
 }
 
-/// Whether a plain `http` address is allowed: it does not leave this machine.
+/// Whether an address may be given to a person or a token: `https`, or plain `http` that does not leave this machine.
 #[must_use]
-pub fn is_loopback(url: &str) -> bool {
+pub fn is_secure(url: &str) -> bool {
+    url.starts_with("https://") || (url.starts_with("http://") && is_loopback(url))
+}
+
+/// Whether an address is one of this machine.
+fn is_loopback(url: &str) -> bool {
     reqwest::Url::parse(url).is_ok_and(|url| match url.host_str() {
         Some("localhost") => true,
         Some(host) => host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()),
@@ -221,19 +226,22 @@ pub(crate) fn cause(error: &reqwest::Error) -> String {
 mod tests {
     use super::*;
 
-    /// Only addresses of this machine may be spoken to without TLS.
+    /// Only addresses of this machine may be spoken to without TLS, and none in another way.
     #[test]
-    fn loopback() {
-        for (url, expected) in [
-            ("http://127.0.0.1:8080", true),
-            ("http://[::1]/x", true),
-            ("http://localhost:1", true),
-            ("http://localhost.example.org", false),
-            ("http://10.0.0.1", false),
-            ("https://auth.trakt.tv", false),
-            ("nonsense", false),
+    fn secure() {
+        for (url, is_near, expected) in [
+            ("http://127.0.0.1:8080", true, true),
+            ("http://[::1]/x", true, true),
+            ("http://localhost:1", true, true),
+            ("https://localhost:1", true, true),
+            ("http://localhost.example.org", false, false),
+            ("http://10.0.0.1", false, false),
+            ("https://auth.trakt.tv", false, true),
+            ("ftp://127.0.0.1/x", true, false),
+            ("htt0shttp://127.0.0.1/x", true, false),
+            ("nonsense", false, false),
         ] {
-            assert_eq!(is_loopback(url), expected, "{url}");
+            assert_eq!((is_loopback(url), is_secure(url)), (is_near, expected), "{url}");
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use serde_json::Value;
 
+use super::is_secure;
 use super::reply::{Answer, Reply, classify, error_code};
 use super::request::{Credentials, Endpoint, Request, encode};
 use crate::journal::sign_in::Code;
@@ -45,12 +46,15 @@ pub fn parse_code(endpoint: &Endpoint, credentials: &Credentials, answer: &Answe
     let value: Value = serde_json::from_slice(&answer.body).ok()?;
     let text = |key: &str| value.get(key)?.as_str().map(str::trim).filter(|text| is_plain(text));
     let number = |key: &str| value.get(key)?.as_i64().filter(|number| *number > 0);
-    let is_link = |url: &&str| url.starts_with("https://") || super::is_loopback(url);
     let interval_s = number("interval").unwrap_or(INTERVAL_DEFAULT_S).min(INTERVAL_MAX_S);
     Some(Code {
         device_code: Secret::new(value.get("device_code")?.as_str().filter(|code| code.len() <= 1000)?),
         user_code: text("user_code")?.to_owned(),
-        page: text("verification_url").or(text("verification_uri")).filter(is_link).unwrap_or(page).to_owned(),
+        page: text("verification_url")
+            .or(text("verification_uri"))
+            .filter(|url| is_secure(url))
+            .unwrap_or(page)
+            .to_owned(),
         interval_s,
         poll_at: now.plus(interval_s),
         expires_at: now.plus(number("expires_in").unwrap_or(600).min(LIFETIME_MAX_S)),
@@ -156,7 +160,7 @@ mod tests {
         assert_eq!((code.link().as_str(), code.interval_s), ("https://trakt.tv/activate/AB12", 5));
         assert_eq!((code.poll_at, code.expires_at), (now.plus(5), now.plus(600)));
         let odd = parse(
-            r#"{"device_code":"d","user_code":"A","verification_url":"ftp://x","expires_in":99999999,"interval":-1}"#,
+            r#"{"device_code":"d","user_code":"A","verification_url":"ftp://127.0.0.1/x","expires_in":99999999,"interval":-1}"#,
         )
         .unwrap();
         assert_eq!((odd.page.as_str(), odd.interval_s), ("https://trakt.tv/activate", 5));
