@@ -27,9 +27,9 @@ use spent::Spent;
 /// Space that is made sure of before a token is spent. The longest real record
 /// has two tokens of about 1 000 characters each.
 pub const RESERVED_BYTES: usize = 8 * 1024;
-/// A journal longer than this is written anew with only what still matters. That is up to 47 KB: a thousand
-/// spent tokens are 32 of them, and a limit below would have it written anew at each opening.
-const COMPACT_ABOVE_BYTES: usize = 64 * 1024;
+/// A journal longer than this is written anew where less than half of it still matters: every look reads it
+/// whole. What matters is 2 KB in an ordinary life, and up to 50 KB after years of one refresh a day.
+const COMPACT_ABOVE_BYTES: usize = 16 * 1024;
 /// A journal longer than this is not ours.
 const READ_MAX_BYTES: u64 = 1024 * 1024;
 /// How many used PINs and pasted addresses are remembered.
@@ -294,6 +294,11 @@ impl History {
         records.extend(self.edit.map(|(before, after)| Record::Edit(before, after)));
         records
     }
+
+    /// These records as a journal has them.
+    fn lines(&self) -> Vec<u8> {
+        self.records().iter().flat_map(line).collect()
+    }
 }
 
 impl Held {
@@ -378,11 +383,11 @@ impl<H> Journal<H> {
         let file = disk.open(path, Open::WriteOrCreate)?;
         let (bytes, _) = disk.read(&file, READ_MAX_BYTES)?;
         let (history, end) = replay(&bytes);
-        if end <= COMPACT_ABOVE_BYTES {
-            let has_room = bytes[end..].len() > 1 && bytes[end..].iter().all(|byte| *byte == b'\n');
-            return Ok(Self { file, end, has_room, history });
+        if end > COMPACT_ABOVE_BYTES && end > 2 * history.lines().len() {
+            return Self::rewrite(disk, path, history);
         }
-        Self::rewrite(disk, path, history)
+        let has_room = bytes[end..].len() > 1 && bytes[end..].iter().all(|byte| *byte == b'\n');
+        Ok(Self { file, end, has_room, history })
     }
 
     /// Writes a journal anew with only what still matters; what it forgot is on the medium no more.
@@ -391,7 +396,7 @@ impl<H> Journal<H> {
     }
 
     fn rewrite<D: Disk<Handle = H>>(disk: &D, path: &Path, history: History) -> io::Result<Self> {
-        let lines: Vec<u8> = history.records().iter().flat_map(line).collect();
+        let lines = history.lines();
         let new_path = path.with_extension("new");
         // Left behind by a crash in the next lines; never the only copy of anything.
         let _ = disk.remove(&new_path);
