@@ -387,7 +387,8 @@ fn when(facts: &Facts, current: &Held) -> (UnixSeconds, Refreshing) {
     let Some((from, lifetime)) = life(current) else {
         return (kometa_until(facts, current).unwrap_or(now), Refreshing::UnknownLife);
     };
-    if from.since(now) > lifetime / 10 {
+    let noted = if current.origin == Origin::Adopted { from } else { current.at };
+    if noted.since(now) > lifetime / 10 {
         // The clock was ahead when this was noted, and has been set back: nobody knows its age.
         return (now, Refreshing::UnknownLife);
     }

@@ -242,9 +242,15 @@ pub fn replace<D: Disk>(
         if base.fingerprint != seen {
             return Err(Refused::Changed);
         }
-        let Some(new) = make(&base.text)?.filter(|new| *new != base.text) else {
+        let Some(new) = make(&base.text)? else {
             return Ok(None);
         };
+        if new == base.text {
+            // Whoever put it there may have been stopped before it was on the medium.
+            let failed = |error| Refused::Folder { path: place.folder.clone(), error };
+            disk.sync(&base.handle).and_then(|()| disk.sync_folder(&place.folder)).map_err(failed)?;
+            return Ok(None);
+        }
         if base.meta.links != 1 || disk.place(&place.config).is_ok_and(|found| found.mount_point) {
             // A mount point cannot be renamed over, and a hard link would be cut in two.
             way = Way::InPlace;

@@ -103,6 +103,11 @@ fn clock_steps() {
     let tenth = 7 * DAY / 10;
     assert_eq!(waits(at(NOON.plus(-tenth), seen("a"), &history)), (due, Waiting::Valid));
     assert_eq!(at(NOON.plus(-tenth - 1), seen("a"), &history), Decision::Refresh(Refreshing::UnknownLife));
+    // Also where the server's clock was right: ours is what the pair came by, and it was half a life ahead.
+    let mut ahead = held("a", Origin::Refreshed, NOON.plus(-7 * DAY / 2), 7 * DAY);
+    ahead.at = NOON;
+    let ahead = self::history(&[Record::Held(ahead)]);
+    assert_eq!(at(NOON.plus(-7 * DAY / 4), seen("a"), &ahead), Decision::Refresh(Refreshing::UnknownLife));
 }
 
 /// What cannot be true is not believed: the documentation's sample, zero, negative, overflow. A foreign

@@ -108,6 +108,8 @@ pub struct Disks {
     pub dead: Vec<(usize, Death, u64)>,
     /// At this operation somebody else acts first.
     pub interloper: Option<(u64, Interloper)>,
+    /// The file that somebody has open, and writes into later.
+    pub held_open: Option<u64>,
     /// Somebody acted between two operations since this was last asked.
     pub is_stirred: bool,
     /// How often each kind of thing happened.
@@ -561,7 +563,13 @@ impl Disk for SimDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let compared = self.disks.borrow().inode(to);
         let mut disks = self.point(Need::Change)?;
+        if to == disks.watched && disks.inode(to) != compared {
+            // Nothing can compare and rename in one step: whoever renames in this very moment has lost.
+            *disks.struck.entry("an edit lost to a rename in the same moment").or_default() += 1;
+            disks.foreign.pop();
+        }
         disks.folder_of(from)?;
         disks.folder_of(to)?;
         let id = disks.id_to_rename(from)?;

@@ -106,6 +106,8 @@ pub struct Machine {
     pub processes: [Process; 2],
     /// What was told to a person: when, and by which process.
     pub events: Vec<(i64, usize, Event)>,
+    /// What was decided to be done since this was last asked, and by which process.
+    pub decisions: Vec<(usize, String)>,
     /// How often each thing really happened.
     pub coverage: BTreeMap<String, u64>,
     /// Requests of ours: when, what they presented, and what came of them.
@@ -145,6 +147,7 @@ impl Machine {
             is_watched,
             processes: Default::default(),
             events: Vec::new(),
+            decisions: Vec::new(),
             coverage: BTreeMap::new(),
             exchanges: Vec::new(),
             dies_asking_ms: None,
@@ -370,7 +373,11 @@ impl World for SimWorld {
             Decision::Poll => "poll".to_owned(),
             Decision::MakeLink => "make a link".to_owned(),
         };
-        self.machine.borrow_mut().count(&format!("decision: {what}"));
+        let mut machine = self.machine.borrow_mut();
+        machine.count(&format!("decision: {what}"));
+        if !matches!(decision, Decision::Wait { .. }) {
+            machine.decisions.push((self.disk.process, what));
+        }
     }
 
     fn announce(&mut self, event: Event) {

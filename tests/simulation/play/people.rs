@@ -163,6 +163,7 @@ fn save_slowly(run: &mut Run, text: String, cut: usize, ms: i64) {
     drop(disks);
     run.people.settling = Some((i64::MAX, before));
     run.people.saving = Some((id, text, false));
+    run.disks.borrow_mut().held_open = Some(id);
     run.people.given.clear();
     run.plan_in(ms, Act::SaveStep);
     run.disturb(ms + 120_000);
@@ -260,12 +261,12 @@ fn act_on_file(run: &mut Run, act: Act) -> Result<(), String> {
             run.people.markers += 1;
             write(run, &format!("{text}# marker {}\n", run.people.markers), in_place);
         }
-        Act::EditWhileWeWrite(after) if !run.scenario.sort.is_in_place() => {
+        Act::EditWhileWeWrite(after, is_in_place) => {
             run.people.markers += 1;
             let marker = run.people.markers;
             let mut disks = run.disks.borrow_mut();
             let at = disks.operations + after;
-            disks.interloper = Some((at, Box::new(move |disks| edit_meanwhile(disks, marker))));
+            disks.interloper = Some((at, Box::new(move |disks| edit_meanwhile(disks, marker, is_in_place))));
         }
         Act::SlowSave(cut, ms) => {
             run.people.markers += 1;
@@ -282,6 +283,7 @@ fn act_on_file(run: &mut Run, act: Act) -> Result<(), String> {
                 let text = if is_contested { with_word(&copy, marker) } else { format!("{copy}# marker {marker}\n") };
                 let id = run.disks.borrow().inode(Path::new(CONFIG)).unwrap_or_default();
                 run.people.saving = Some((id, text, is_contested));
+                run.disks.borrow_mut().held_open = Some(id);
                 run.plan_in(later, Act::SaveStep);
                 run.disturb(later + 180_000);
             }
@@ -390,20 +392,33 @@ fn mislead(run: &mut Run, copy: &str) {
     }
 }
 
-fn edit_meanwhile(disks: &mut Disks, marker: u64) {
+fn edit_meanwhile(disks: &mut Disks, marker: u64, is_in_place: bool) {
     let Some(text) = text(disks) else { return };
+    // Of two who save the same file at once, one loses without us as well.
+    if disks.held_open.is_some() && disks.held_open == disks.inode(Path::new(CONFIG)) {
+        return;
+    }
     *disks.struck.entry("an edit between two operations").or_default() += 1;
     let text = format!("{text}# marker {marker}\n");
     disks.foreign.push(around(&text));
-    disks.write_by_rename(Path::new(CONFIG), text.as_bytes());
+    if is_in_place || disks.sort.is_in_place() {
+        disks.write_in_place(Path::new(CONFIG), text.as_bytes());
+    } else {
+        disks.write_by_rename(Path::new(CONFIG), text.as_bytes());
+    }
 }
 
 fn save_rest(run: &mut Run) {
     let Some((id, text, is_contested)) = run.people.saving.take() else { return };
     let mut disks = run.disks.borrow_mut();
+    disks.held_open = None;
     let before = disks.foreign.len();
-    disks.foreign.push(around(&text));
     let is_moved = disks.inode(Path::new(CONFIG)) != Some(id);
+    // Where the file is another one by now, what was added belongs to what the others made of it.
+    let others = self::text(&disks).filter(|_| is_moved && !is_contested);
+    let added = text.trim_end().rsplit('\n').next().unwrap_or_default();
+    let merged = others.map_or_else(|| text.clone(), |others| format!("{others}{added}\n"));
+    disks.foreign.push(around(&merged));
     disks.write_into(id, text.as_bytes());
     if is_moved && is_contested && !disks.sort.is_in_place() {
         run.people.markers += 1;

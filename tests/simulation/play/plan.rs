@@ -52,7 +52,7 @@ pub enum Act {
     /// A person adds a line, in place or by rename.
     Edit(bool),
     /// The same between two operations of ours.
-    EditWhileWeWrite(u64),
+    EditWhileWeWrite(u64, bool),
     /// An editor writes the file in pieces: cut off there for so long, in thousandths of the file.
     SlowSave(usize, i64),
     SaveStep,
@@ -107,7 +107,7 @@ impl Act {
                 | ClientIsBack
                 | Copy
                 | Edit(_)
-                | EditWhileWeWrite(_)
+                | EditWhileWeWrite(..)
                 | EnterCode(_)
                 | IsMended
                 | Kometa(_)
@@ -256,7 +256,7 @@ impl Plan {
             let process = dice.usize(0..daemons);
             let act = match dice.u8(0..100) {
                 0..=9 => Act::Edit(dice.bool()),
-                10..=15 => Act::EditWhileWeWrite(dice.u64(1..80)),
+                10..=15 => Act::EditWhileWeWrite(dice.u64(1..80), dice.bool()),
                 16..=20 => Act::SlowSave(dice.usize(0..1000), dice.i64(1..1500)),
                 21..=24 => Act::Copy,
                 25..=27 => Act::Restore,

@@ -237,7 +237,6 @@ impl Run {
                 self.lives[other] = None;
                 self.checks.was_stopped[other] = false;
                 self.disks.borrow_mut().process_ended(other);
-                self.disks.borrow_mut().made_at = None;
                 let mut machine = self.machine.borrow_mut();
                 machine.processes[other] = Process::default();
                 machine.count("life: ended");
@@ -252,7 +251,9 @@ impl Run {
         if death == Death::PowerLoss {
             let machine = Rc::clone(&self.machine);
             let mut dice = machine.borrow_mut().dice();
-            self.disks.borrow_mut().power_loss(|n| dice.usize(0..n));
+            let mut disks = self.disks.borrow_mut();
+            disks.power_loss(|n| dice.usize(0..n));
+            disks.made_at = None;
         }
         self.disturb(600_000);
         people::process_died(self);
@@ -441,6 +442,10 @@ impl Run {
     }
 
     fn trace_events(&mut self) {
+        let decisions = std::mem::take(&mut self.machine.borrow_mut().decisions);
+        for (process, what) in decisions {
+            self.trace(format!("  process {process}: decides: {what}"));
+        }
         let seen = self.people.events_seen;
         let events: Vec<_> = self.machine.borrow().events[seen..].to_vec();
         for (_, process, event) in events {
