@@ -274,6 +274,8 @@ pub fn decide(facts: &Facts) -> Decision {
     };
     let (at, reason) = when(facts, current);
     match retry_at(facts) {
+        // The second look is a day away, and meanwhile what failed may be a step of a sign-in.
+        Some(retry) if reason == Refreshing::SecondLook => wait(Some(retry.max(at)), Waiting::Rejected),
         Some(retry) => wait(Some(retry.max(at)), Waiting::Retry),
         None if at <= now => Decision::Refresh(reason),
         None => {

@@ -258,6 +258,18 @@ fn rejected() {
     assert_eq!(at(NOON.plus(-60), seen("c"), &alone), Decision::Refresh(Refreshing::SecondLook));
     let facts = |urgency| Facts { now: NOON, seen: seen("c"), history: &alone, kometa: Kometa::default(), urgency };
     assert_eq!(decide(&facts(Urgency::Asked)), Decision::Refresh(Refreshing::SecondLook));
+    // What failed since was the request for a code: a person is waited for, and the code is asked for again
+    // long before the second look.
+    let mut failing = alone.clone();
+    let (what, not_before) = ("no code".to_owned(), NOON.plus(15));
+    let trouble = Trouble { since: NOON, attempts: 1, not_before, what, asked: false, refused: None };
+    failing.apply(&Record::Trouble { trouble, settled: true });
+    let decided = at(NOON, seen("c"), &failing);
+    assert_eq!(waits(decided), (NOON.plus(DAY), Waiting::Rejected));
+    let facts = facts(Urgency::Usual);
+    let facts = Facts { history: &failing, ..facts };
+    let asked = sign_in::ask(&facts, sign_in::Way::DeviceCode, Urgency::Usual, decided);
+    assert_eq!(waits(asked), (not_before, Waiting::Rejected));
 }
 
 /// After a failure nothing is sent before its time, unless somebody asks; what the provider asked for
