@@ -479,14 +479,11 @@ fn look_again<D: Disk>(disk: &D, orphan: &mut Orphan<D::Handle>) -> io::Result<M
     Ok(meta)
 }
 
-/// Whether a path leads to the very file and text that an edit was made from.
+/// Whether a path leads to the very file and text that an edit was made from. The path last: what is written
+/// into the file from now on is found in it later, and a file that takes its place after a rename is not.
 fn is_still<D: Disk>(disk: &D, path: &Path, base: &Snapshot<D::Handle>) -> bool {
-    let read = || {
-        let handle = disk.open(path, Open::Read).ok()?;
-        disk.read(&handle, file::SIZE_MAX_BYTES).ok()
-    };
-    read()
-        .is_some_and(|(bytes, meta)| meta.identity == base.meta.identity && Fingerprint::of(&bytes) == base.fingerprint)
+    disk.read(&base.handle, file::SIZE_MAX_BYTES).is_ok_and(|(bytes, _)| Fingerprint::of(&bytes) == base.fingerprint)
+        && disk.meta(path).is_ok_and(|meta| meta.identity == base.meta.identity)
 }
 
 /// Writes the file where it is: both texts are in the state folder first, so that a torn write can be

@@ -12,7 +12,7 @@ use super::disk::{Death, Disks};
 use super::machine::{Machine, OURS, provider_of};
 use super::people::{around, value};
 use super::plan::{DAY_MS, KometaSort, Scenario};
-use super::run::{CONFIG, Run, STATE, seconds};
+use super::run::{CONFIG, Run, STATE, TEMP, seconds};
 
 /// Two syncs of a directory entry and a write: the operations after an answer in which it is in memory only.
 const WINDOW: u64 = 2;
@@ -101,6 +101,9 @@ impl Checks {
 
     /// What holds at every moment.
     pub fn check(run: &mut Run) -> Result<(), String> {
+        if let Some(before) = run.disks.borrow_mut().orphaned.take() {
+            run.people.settling = Some((run.machine.borrow().now_ms + 60_000, before));
+        }
         let touched = run.disks.borrow().touched;
         if run.checks.touched_seen != touched {
             run.checks.touched_seen = touched;
@@ -220,7 +223,10 @@ impl Run {
                 return Err(format!("what was saved into the file is not in it (it is as before: {is_old}):\n{text}"));
             }
         }
-        let is_cut_off = is_in_place && !self.is_alive();
+        // What was cut off is finished at the next start: a write in place, and an edit that came out of a swap.
+        let taken_out = disks.read(Path::new(TEMP)).map(|bytes| around(&String::from_utf8_lossy(bytes)));
+        let waits = taken_out.is_some() && taken_out.as_ref() == foreign.last();
+        let is_cut_off = (is_in_place || waits) && !self.is_alive();
         let text = String::from_utf8(bytes).map_err(|_| "the config is no text")?;
         if disks.foreign.last() != Some(&around(&text)) && self.people.settling.is_none() && !is_cut_off {
             return Err(format!("bytes outside the block changed, or an edit was lost:\n{text}"));

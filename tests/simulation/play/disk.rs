@@ -18,6 +18,8 @@ use kometa_authd::disk::{Disk, Meta, Open, Place};
 use kometa_authd::token::UnixSeconds;
 use rustix::io::Errno;
 
+use super::people::around;
+
 /// The user that the simulated process is.
 const USER: u32 = 1000;
 
@@ -110,6 +112,8 @@ pub struct Disks {
     pub interloper: Option<(u64, Interloper)>,
     /// The file that somebody has open, and writes into later.
     pub held_open: Option<u64>,
+    /// Somebody has just written into a file that was replaced in this moment: how many had written before.
+    pub orphaned: Option<usize>,
     /// Somebody acted between two operations since this was last asked.
     pub is_stirred: bool,
     /// How often each kind of thing happened.
@@ -565,10 +569,16 @@ impl Disk for SimDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let compared = self.disks.borrow().inode(to);
         let mut disks = self.point(Need::Change)?;
-        if to == disks.watched && disks.inode(to) != compared {
-            // Nothing can compare and rename in one step: whoever renames in this very moment has lost.
-            *disks.struck.entry("an edit lost to a rename in the same moment").or_default() += 1;
-            disks.foreign.pop();
+        if to == disks.watched {
+            let text = |path| disks.read(path).map(|bytes| around(&String::from_utf8_lossy(bytes)));
+            // Nothing can compare and rename in one step: whoever renames in this very moment has lost, and what
+            // somebody wrote in place since the comparison is in a file that is looked at later.
+            if disks.inode(to) != compared {
+                *disks.struck.entry("an edit lost to a rename in the same moment").or_default() += 1;
+                disks.foreign.pop();
+            } else if text(from) != text(to) {
+                disks.orphaned = Some(disks.foreign.len() - 1);
+            }
         }
         disks.folder_of(from)?;
         disks.folder_of(to)?;

@@ -29,6 +29,8 @@ use super::plan::{Act, KometaSort, Plan, Scenario};
 pub const START_MS: i64 = 1_795_348_800_000;
 /// The config.
 pub const CONFIG: &str = "/config/config.yml";
+/// What the next version of it is made in.
+pub const TEMP: &str = "/config/.config.yml.kometa-authd.tmp";
 /// The state folder.
 pub const STATE: &str = "/config/.kometa-authd";
 const ERRORS: [Errno; 6] = [Errno::NOSPC, Errno::IO, Errno::ROFS, Errno::ACCESS, Errno::BUSY, Errno::XDEV];
