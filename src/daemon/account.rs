@@ -20,8 +20,9 @@ use crate::token::{Fingerprint, UnixSeconds};
 const STEPS_MAX: usize = 8;
 /// How often before it is let be: longer than any request takes.
 const LOCK_ATTEMPTS: u32 = 300;
-/// How long an emptied block has to stay so: half of a save looks like it.
-const SIGN_OUT_QUIET: Duration = Duration::from_secs(2);
+/// How long what looks like half of a save has to stay so: an emptied block, and a text that ends in the middle
+/// of a line, which may be the middle of a token.
+const HALF_QUIET: Duration = Duration::from_secs(2);
 /// How long a file that was written just now is left alone before it is written again.
 pub(super) const QUIET: Duration = Duration::from_millis(400);
 /// How long a file that never stands still is waited for: a program that writes it all the time must not
@@ -392,7 +393,8 @@ pub(super) fn quiet_time<H>(
     let pause = match decision {
         Decision::Wait { reason, .. } if !reason.needs_person() => return None,
         Decision::Poll | Decision::MakeLink => return None,
-        Decision::SignOut => SIGN_OUT_QUIET,
+        Decision::SignOut => HALF_QUIET,
+        _ if !snapshot.text.ends_with('\n') => HALF_QUIET,
         Decision::Wait { .. }
         | Decision::Adopt
         | Decision::Publish(_)
@@ -447,6 +449,9 @@ mod tests {
             assert_eq!(asks("trakt:\n  pin:\n", now), pauses, "{decision:?}: written just now");
             assert!(!asks("trakt:\n  pin:\n", now), "{decision:?}: stood still since");
             assert_eq!(asks("trakt:\n  pin: 1\n", now), pauses, "{decision:?}: written again");
+            let half = snapshot("trakt:\n  pin: 1", now);
+            let pause = quiet_time(decision, &half, now, &mut settled);
+            assert_eq!(pause, pauses.then_some(HALF_QUIET), "{decision:?}: in the middle of a line");
         }
     }
 }

@@ -265,6 +265,12 @@ impl Run {
             self.checks.unkept = true;
             let visit = &machine.providers.requests[exchange.visit];
             let Some(provider) = provider_of(visit.endpoint) else { continue };
+            let is_refresh = visit.grant_type.as_deref() == Some("refresh_token");
+            let entries = machine.providers.ledger.entries();
+            let is_known = |token| entries.iter().rev().any(|entry| entry.refresh_token.fingerprint() == token);
+            if is_refresh && !visit.presented.is_some_and(is_known) {
+                return Err("what is presented is no refresh token, but half of one".to_owned());
+            }
             if let Some(token) = visit.presented.filter(|token| self.checks.spent.contains(token)) {
                 return Err(format!("a token that was spent is presented again ({token})"));
             }
@@ -347,6 +353,9 @@ impl Run {
             if event.kind == Kind::GrantOnlyInMemory && self.scenario.daemons > 1 {
                 // Another daemon cannot see it there, and tries the token that it was given for.
                 self.checks.excused.extend(self.providers());
+            }
+            if event.kind == Kind::SignedOut && self.people.is_torn {
+                return Err("half a save was taken for a sign-out".to_owned());
             }
             let provider = if event.subject.ends_with("#mal") { "mal" } else { "trakt" };
             if name.starts_with("Rejected")

@@ -37,6 +37,8 @@ pub struct People {
     /// Kometa's run, and the pair that it holds.
     pub kometa: Option<(String, String)>,
     saving: Option<(u64, String, bool)>,
+    /// The file is half of what somebody is saving.
+    pub is_torn: bool,
     copy: Option<String>,
     reference: Option<(&'static str, String)>,
     /// The file says something that keeps us from refreshing.
@@ -60,8 +62,10 @@ pub fn first_text(scenario: &Scenario, ledger: &mut Ledger) -> String {
     for (_, provider, once) in used.iter().filter(|(is_used, ..)| *is_used) {
         let keys = if provider.name == MAL.name { &KEYS[..4] } else { &KEYS[..] };
         let block: String = keys.iter().map(|key| format!("    {key}:\n")).collect();
+        let is_forced = provider.name == TRAKT.name && scenario.kometa == KometaSort::Eager && scenario.seed % 3 == 0;
+        let forced = if is_forced { "  force_refresh: true\n" } else { "" };
         text += &format!(
-            "{}:\n  client_id: {CLIENT}\n  {once}:\n  authorization:\n    # filled in by itself\n{block}",
+            "{}:\n  client_id: {CLIENT}\n{forced}  {once}:\n  authorization:\n    # filled in by itself\n{block}",
             provider.name
         );
     }
@@ -163,6 +167,7 @@ fn save_slowly(run: &mut Run, text: String, cut: usize, ms: i64) {
     drop(disks);
     run.people.settling = Some((i64::MAX, before));
     run.people.saving = Some((id, text, false));
+    run.people.is_torn = true;
     run.disks.borrow_mut().held_open = Some(id);
     run.people.given.clear();
     run.plan_in(ms, Act::SaveStep);
@@ -410,6 +415,7 @@ fn edit_meanwhile(disks: &mut Disks, marker: u64, is_in_place: bool) {
 
 fn save_rest(run: &mut Run) {
     let Some((id, text, is_contested)) = run.people.saving.take() else { return };
+    run.people.is_torn = false;
     let mut disks = run.disks.borrow_mut();
     disks.held_open = None;
     let before = disks.foreign.len();
