@@ -271,6 +271,17 @@ impl Run {
             if is_refresh && !visit.presented.is_some_and(is_known) {
                 return Err("what is presented is no refresh token, but half of one".to_owned());
             }
+            let spent = entries.iter().rev().find(|entry| Some(entry.refresh_token.fingerprint()) == visit.presented);
+            if let Some((since, (_, held))) = self.people.kometa_since.zip(self.people.kometa.as_ref())
+                && let Some(entry) = spent.filter(|entry| is_refresh && entry.refresh_token.expose() == held)
+            {
+                let left = entry.issued_at.plus(entry.expires_in).since(seconds(visit.at_ms));
+                let is_last = left <= (entry.expires_in / 20).min(600) + 60;
+                let runs = visit.at_ms - since > 60_000 && entry.access_ended.is_none();
+                if runs && !is_last && self.checks.disturbed_ms < since && machine.skew_ms == 0 {
+                    return Err(format!("Kometa runs with the token that is refreshed, {left} s before its end"));
+                }
+            }
             if let Some(token) = visit.presented.filter(|token| self.checks.spent.contains(token)) {
                 return Err(format!("a token that was spent is presented again ({token})"));
             }

@@ -36,6 +36,8 @@ pub struct People {
     pub settling: Option<(i64, usize)>,
     /// Kometa's run, and the pair that it holds.
     pub kometa: Option<(String, String)>,
+    /// Since when it runs.
+    pub kometa_since: Option<i64>,
     saving: Option<(u64, String, bool)>,
     /// The file is half of what somebody is saving.
     pub is_torn: bool,
@@ -240,7 +242,7 @@ pub fn act(run: &mut Run, act: Act) -> Result<(), String> {
             }
         }
         Act::KometaEnds => {
-            run.people.kometa = None;
+            (run.people.kometa, run.people.kometa_since) = (None, None);
             let ended_ms = run.machine.borrow().wall_ms();
             run.disks.borrow_mut().log = Some(("/config/logs/meta.log".into(), ended_ms));
         }
@@ -469,6 +471,7 @@ fn kometa_starts(run: &mut Run, text: &str, long: i64) {
     let now = run.now();
     run.disks.borrow_mut().log = Some(("/config/logs/meta.log".into(), i64::MAX));
     run.people.kometa = Some((access.to_owned(), refresh.to_owned()));
+    run.people.kometa_since = Some(now);
     run.plan(now + long, Act::KometaEnds);
     let asks = run.machine.borrow_mut().dice().i64(1..long);
     run.plan(now + asks, Act::KometaAsks);
