@@ -64,7 +64,8 @@ pub fn first_text(scenario: &Scenario, ledger: &mut Ledger) -> String {
     for (_, provider, once) in used.iter().filter(|(is_used, ..)| *is_used) {
         let keys = if provider.name == MAL.name { &KEYS[..4] } else { &KEYS[..] };
         let block: String = keys.iter().map(|key| format!("    {key}:\n")).collect();
-        let is_forced = provider.name == TRAKT.name && scenario.kometa == KometaSort::Eager && scenario.seed % 3 == 0;
+        let is_forced =
+            provider.name == TRAKT.name && scenario.kometa == KometaSort::Eager && scenario.seed.is_multiple_of(3);
         let forced = if is_forced { "  force_refresh: true\n" } else { "" };
         text += &format!(
             "{}:\n  client_id: {CLIENT}\n{forced}  {once}:\n  authorization:\n    # filled in by itself\n{block}",
