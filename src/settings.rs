@@ -207,7 +207,7 @@ pub fn of(document: &Document, references: &References) -> Result<Settings, Prob
 }
 
 struct Reader<'a> {
-    document: &'a Document,
+    document: &'a Document<'a>,
     references: &'a References,
     problems: Vec<Problem>,
 }

@@ -166,7 +166,7 @@ fn wanted<'a>(edit: &Edit<'a>) -> Vec<(&'static str, Wanted<'a>)> {
 }
 
 /// The provider's section, where it can be edited: a mapping that is written in its own place.
-fn section<'d>(document: &'d Document, provider: &'static Provider) -> Result<&'d Node, Refused> {
+fn section<'d>(document: &'d Document<'d>, provider: &'static Provider) -> Result<&'d Node<'d>, Refused> {
     let root = &document.root;
     if document.is_null(root) {
         return Err(refused(root, Reason::NoSection(provider.name)));
@@ -183,7 +183,7 @@ fn section<'d>(document: &'d Document, provider: &'static Provider) -> Result<&'
 fn check_mapping(document: &Document, node: &Node, name: &'static str) -> Result<(), Refused> {
     match &node.kind {
         Kind::Alias(_) => return Err(refused(node, Reason::Alias(name))),
-        Kind::Mapping { .. } if matches!(node.tag.as_deref(), None | Some(MAP_TAG)) => {}
+        Kind::Mapping { .. } if matches!(node.tag(), None | Some(MAP_TAG)) => {}
         Kind::Mapping { .. } => return Err(refused(node, Reason::Tag)),
         _ if is_reference(document, node) => return Err(refused(node, Reason::Reference)),
         _ => return Err(refused(node, Reason::NotAMapping(name))),

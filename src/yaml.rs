@@ -5,6 +5,7 @@
 //! file but its structure: a value may be a secret. This file never writes
 //! YAML, never copies an aliased node, and never panics on any text.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
@@ -27,55 +28,80 @@ pub struct Problem {
 }
 
 /// One YAML document.
-pub struct Document {
+pub struct Document<'t> {
     /// The document's node; a null for a text without content.
-    pub root: Node,
+    pub root: Node<'t>,
     collections: Vec<Place>,
     anchors: HashMap<usize, Place>,
     referenced: HashSet<usize>,
 }
 
 /// One node.
-pub struct Node {
+pub struct Node<'t> {
     /// The node's bytes. Quotes and brackets belong to it, the anchor and the
     /// tag do not. A block scalar starts at its `|` or `>` and ends with its
     /// last line break; a block collection ends with its last leaf (and one whose
     /// dashes are not indented starts after the first of them); the span of a null without text is empty and lies where a value would go.
     pub span: Range<usize>,
-    /// The bytes of its anchor and its tag, from the first to the last.
-    pub properties: Option<Range<usize>>,
     /// The line of its first byte, from 1.
     pub line: usize,
     /// The column of its first byte in characters, from 1.
     pub column: usize,
-    /// The anchor that aliases name.
-    pub anchor: Option<usize>,
-    /// The resolved tag, such as `tag:yaml.org,2002:str`.
-    pub tag: Option<String>,
+    /// Its anchor and its tag; hardly any node has one.
+    properties: Option<Box<Properties>>,
     /// What it is.
-    pub kind: Kind,
+    pub kind: Kind<'t>,
+}
+
+/// What stands before a node.
+#[derive(Default)]
+struct Properties {
+    /// Their bytes, from the first to the last.
+    span: Option<Range<usize>>,
+    anchor: Option<usize>,
+    tag: Option<String>,
+}
+
+impl Node<'_> {
+    /// The bytes of its anchor and its tag, from the first to the last.
+    #[must_use]
+    pub fn properties(&self) -> Option<&Range<usize>> {
+        self.properties.as_ref()?.span.as_ref()
+    }
+
+    /// The anchor that aliases name.
+    #[must_use]
+    pub fn anchor(&self) -> Option<usize> {
+        self.properties.as_ref()?.anchor
+    }
+
+    /// The resolved tag, such as `tag:yaml.org,2002:str`.
+    #[must_use]
+    pub fn tag(&self) -> Option<&str> {
+        self.properties.as_ref()?.tag.as_deref()
+    }
 }
 
 /// What a node is.
-pub enum Kind {
+pub enum Kind<'t> {
     /// A scalar.
     Scalar {
         /// The text after quotes and escapes; empty for a null without text.
-        value: String,
+        value: Cow<'t, str>,
         /// How it is written.
         style: Style,
     },
     /// A mapping.
     Mapping {
         /// Keys and values in the file's order.
-        entries: Vec<(Node, Node)>,
+        entries: Vec<(Node<'t>, Node<'t>)>,
         /// Whether it is written with braces.
         flow: bool,
     },
     /// A sequence.
     Sequence {
         /// The items in the file's order.
-        items: Vec<Node>,
+        items: Vec<Node<'t>>,
         /// Whether it is written with brackets.
         flow: bool,
     },
@@ -105,13 +131,13 @@ pub const NULL_TAG: &str = "tag:yaml.org,2002:null";
 /// The tag of YAML's own whole numbers.
 pub const INT_TAG: &str = "tag:yaml.org,2002:int";
 
-impl Document {
+impl<'t> Document<'t> {
     /// Parses a text that holds exactly one document, or nothing but comments.
     ///
     /// # Errors
     /// The text is not YAML, holds two documents, indents with tabs, or nests
     /// deeper than 128 levels.
-    pub fn parse(text: &str) -> Result<Self, Problem> {
+    pub fn parse(text: &'t str) -> Result<Self, Problem> {
         let start = if text.starts_with(BOM) { BOM.len_utf8() } else { 0 };
         let mut options = granit_parser::options! { emit_anchor_events: true };
         // Another crate may have switched the parser's comment events on; a hundred in a row would fail.
@@ -128,7 +154,7 @@ impl Document {
     /// a key of the mapping itself wins over a merged one. `None` where the
     /// node is no mapping.
     #[must_use]
-    pub fn get<'a>(&'a self, node: &'a Node, key: &str) -> Option<&'a Node> {
+    pub fn get<'a>(&'a self, node: &'a Node<'t>, key: &str) -> Option<&'a Node<'t>> {
         let mut seen = HashSet::new();
         let mut waiting = vec![node];
         while let Some(next) = waiting.pop() {
@@ -155,20 +181,19 @@ impl Document {
 
     /// The entry of a key that stands in the mapping itself, not in a merged one.
     #[must_use]
-    pub fn own_entry<'a>(&'a self, node: &'a Node, key: &str) -> Option<(&'a Node, &'a Node)> {
+    pub fn own_entry<'a>(&'a self, node: &'a Node<'t>, key: &str) -> Option<(&'a Node<'t>, &'a Node<'t>)> {
         let Kind::Mapping { entries, .. } = &self.resolve(node).kind else {
             return None;
         };
         // A tag of one's own makes another key of it.
-        let is_key = |name: &Node| {
-            matches!(self.resolve(name).tag.as_deref(), None | Some(STR_TAG)) && self.text(name) == Some(key)
-        };
+        let is_key =
+            |name: &Node| matches!(self.resolve(name).tag(), None | Some(STR_TAG)) && self.text(name) == Some(key);
         entries.iter().find(|(name, _)| is_key(name)).map(|(name, value)| (name, value))
     }
 
     /// The node itself, or the node that an alias names.
     #[must_use]
-    pub fn resolve<'a>(&'a self, node: &'a Node) -> &'a Node {
+    pub fn resolve<'a>(&'a self, node: &'a Node<'t>) -> &'a Node<'t> {
         let Kind::Alias(id) = node.kind else {
             return node;
         };
@@ -178,7 +203,7 @@ impl Document {
 
     /// A scalar's text exactly as it was meant (digits stay digits); `None` for nulls and collections.
     #[must_use]
-    pub fn text<'a>(&'a self, node: &'a Node) -> Option<&'a str> {
+    pub fn text<'a>(&'a self, node: &'a Node<'t>) -> Option<&'a str> {
         let node = self.resolve(node);
         match &node.kind {
             Kind::Scalar { value, .. } if !self.is_null(node) => Some(value),
@@ -193,8 +218,8 @@ impl Document {
         let Kind::Scalar { value, style } = &node.kind else {
             return false;
         };
-        match node.tag.as_deref() {
-            None => *style == Style::Plain && matches!(value.as_str(), "" | "~" | "null" | "Null" | "NULL"),
+        match node.tag() {
+            None => *style == Style::Plain && matches!(&**value, "" | "~" | "null" | "Null" | "NULL"),
             Some(tag) => tag == NULL_TAG,
         }
     }
@@ -207,26 +232,26 @@ impl Document {
 
     /// The first key of a mapping that repeats an earlier one: the earlier, then the later.
     #[must_use]
-    pub fn duplicate<'a>(&'a self, node: &'a Node) -> Option<(&'a Node, &'a Node)> {
+    pub fn duplicate<'a>(&'a self, node: &'a Node<'t>) -> Option<(&'a Node<'t>, &'a Node<'t>)> {
         let Kind::Mapping { entries, .. } = &self.resolve(node).kind else {
             return None;
         };
-        let mut first = HashMap::new();
-        for (key, _) in entries {
+        // Sorted, because a mapping for each of them would be most of what reading a config costs.
+        let key = |(position, (key, _)): (usize, &'a (Node<'t>, Node<'t>))| {
             let node = self.resolve(key);
-            let tag = node.tag.as_deref().filter(|tag| *tag != STR_TAG);
-            if let Kind::Scalar { value, .. } = &node.kind
-                && let Some(earlier) = first.insert((tag, value.as_str()), key)
-            {
-                return Some((earlier, key));
-            }
-        }
-        None
+            let Kind::Scalar { value, .. } = &node.kind else { return None };
+            Some((&**value, node.tag().filter(|tag| *tag != STR_TAG), position))
+        };
+        let mut keys: Vec<_> = entries.iter().enumerate().filter_map(key).collect();
+        keys.sort_unstable();
+        let repeated = keys.windows(2).filter(|pair| (pair[0].0, pair[0].1) == (pair[1].0, pair[1].1));
+        let (earlier, later) = repeated.map(|pair| (pair[0].2, pair[1].2)).min_by_key(|(_, later)| *later)?;
+        Some((&entries[earlier].0, &entries[later].0))
     }
 
     /// The first duplicate key in any mapping of the document, as [`Self::duplicate`] gives it.
     #[must_use]
-    pub fn duplicate_anywhere(&self) -> Option<(&Node, &Node)> {
+    pub fn duplicate_anywhere(&self) -> Option<(&Node<'t>, &Node<'t>)> {
         let mut waiting = vec![&self.root];
         while let Some(node) = waiting.pop() {
             if !matches!(node.kind, Kind::Alias(_))
@@ -245,7 +270,7 @@ impl Document {
         None
     }
 
-    fn at(&self, place: Place) -> Option<&Node> {
+    fn at(&self, place: Place) -> Option<&Node<'t>> {
         let mut steps = Vec::new();
         let mut here = place;
         while let Some(collection) = here.collection {
@@ -265,7 +290,7 @@ impl Document {
 
 /// Whether a key is the merge key of YAML 1.1, which `ruamel.yaml` honours in 1.2 as well.
 fn is_merge(key: &Node) -> bool {
-    key.tag.is_none() && matches!(&key.kind, Kind::Scalar { value, style: Style::Plain } if value == "<<")
+    key.tag().is_none() && matches!(&key.kind, Kind::Scalar { value, style: Style::Plain } if value == "<<")
 }
 
 const BOM: char = '\u{feff}';
@@ -282,7 +307,7 @@ struct Place {
 mod tests {
     use super::*;
 
-    fn parsed(text: &str) -> Document {
+    fn parsed(text: &str) -> Document<'_> {
         Document::parse(text).unwrap_or_else(|problem| panic!("{text:?}: {problem}"))
     }
 
@@ -422,7 +447,8 @@ mod tests {
             format!("a{}: &a{} [{items}]\n", level + 1, level + 1)
         };
         let laughs: String = std::iter::once("a0: &a0 [x]\n".to_owned()).chain((0..59).map(laugh)).collect();
-        let document = parsed(&format!("{laughs}<<: *a59\n"));
+        let text = format!("{laughs}<<: *a59\n");
+        let document = parsed(&text);
         assert!(document.get(&document.root, "y").is_none());
     }
 

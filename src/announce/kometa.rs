@@ -18,7 +18,7 @@ pub fn channels(document: &Document, references: &References) -> (Vec<Channel>, 
     let (mut channels, mut problems) = (Vec::new(), Vec::new());
     let reader = Reader { document, references };
     let error = document.get(&document.root, "webhooks").and_then(|webhooks| document.get(webhooks, "error"));
-    let nodes: Vec<&Node> = match error.map(|node| (node, &document.resolve(node).kind)) {
+    let nodes: Vec<&Node<'_>> = match error.map(|node| (node, &document.resolve(node).kind)) {
         Some((_, Kind::Sequence { items, .. })) => items.iter().collect(),
         Some((node, _)) => vec![node],
         None => Vec::new(),
@@ -37,7 +37,7 @@ pub fn channels(document: &Document, references: &References) -> (Vec<Channel>, 
 }
 
 struct Reader<'a> {
-    document: &'a Document,
+    document: &'a Document<'a>,
     references: &'a References,
 }
 

@@ -104,11 +104,11 @@ impl<'d, 'w> Plan<'d, 'w> {
     /// Writes a block where `authorization` is null.
     pub(super) fn fill(
         &mut self,
-        section: &'d Node,
-        null: &'d Node,
+        section: &'d Node<'d>,
+        null: &'d Node<'d>,
         wanted: &[(&'static str, Wanted<'w>)],
     ) -> Result<(), Refused> {
-        if null.tag.is_some() {
+        if null.tag().is_some() {
             return Err(refused(null, Reason::Tag));
         }
         if let Kind::Alias(_) = null.kind {
@@ -128,7 +128,7 @@ impl<'d, 'w> Plan<'d, 'w> {
         }
         let at = self.line_end(null.span.end);
         let line_break = self.line_break(at);
-        let has_colon = self.text[..null.span.start].ends_with(':') || null.properties.is_some();
+        let has_colon = self.text[..null.span.start].ends_with(':') || null.properties().is_some();
         if !null.span.is_empty() {
             self.remove(null, false);
         } else if !has_colon {
@@ -149,7 +149,7 @@ impl<'d, 'w> Plan<'d, 'w> {
 }
 
 /// The node that is written last in a mapping, and whether the way there goes by a key without text.
-fn last_leaf(node: &Node) -> (&Node, bool) {
+fn last_leaf<'d>(node: &'d Node<'d>) -> (&'d Node<'d>, bool) {
     let (mut leaf, mut bare) = (node, false);
     loop {
         leaf = match &leaf.kind {

@@ -26,22 +26,22 @@ type Added<'w> = Option<Vec<(&'static str, Wanted<'w>)>>;
 
 pub(super) struct Plan<'d, 'w> {
     pub(super) text: &'d str,
-    pub(super) document: &'d Document,
+    pub(super) document: &'d Document<'d>,
     /// Old bytes and what comes in their place.
     pub(super) edits: Vec<(Range<usize>, String)>,
     writes: Vec<Write<'w>>,
-    pub(super) rewritten: Vec<&'d Node>,
+    pub(super) rewritten: Vec<&'d Node<'d>>,
 }
 
 impl<'d, 'w> Plan<'d, 'w> {
-    pub(super) fn new(text: &'d str, document: &'d Document) -> Self {
+    pub(super) fn new(text: &'d str, document: &'d Document<'d>) -> Self {
         Self { text, document, edits: Vec::new(), writes: Vec::new(), rewritten: Vec::new() }
     }
 
     /// Plans the block's values; gives back the whole block where the section has none to write into.
     pub(super) fn authorization(
         &mut self,
-        section: &'d Node,
+        section: &'d Node<'d>,
         edit: &Edit<'_>,
         wanted: &[(&'static str, Wanted<'w>)],
     ) -> Result<Added<'w>, Refused> {
@@ -74,7 +74,7 @@ impl<'d, 'w> Plan<'d, 'w> {
     }
 
     /// Plans what belongs to the section itself: the block that it lacks and the once-key.
-    pub(super) fn section(&mut self, section: &'d Node, edit: &Edit<'_>, added: Added<'w>) -> Result<(), Refused> {
+    pub(super) fn section(&mut self, section: &'d Node<'d>, edit: &Edit<'_>, added: Added<'w>) -> Result<(), Refused> {
         let mut entries = Vec::new();
         if let Some(block) = added {
             entries.push((BLOCK, self.rendered_block(section, &block)));
@@ -121,7 +121,7 @@ impl<'d, 'w> Plan<'d, 'w> {
         Ok((Spliced { text: new, replaced }, self.writes))
     }
 
-    fn write_block(&mut self, block: &'d Node, wanted: &[(&'static str, Wanted<'w>)]) -> Result<(), Refused> {
+    fn write_block(&mut self, block: &'d Node<'d>, wanted: &[(&'static str, Wanted<'w>)]) -> Result<(), Refused> {
         check_mapping(self.document, block, "`authorization`")?;
         let planned = self.edits.len();
         let mut missing = Vec::new();
@@ -154,18 +154,18 @@ impl<'d, 'w> Plan<'d, 'w> {
 
     /// That no alias repeats what is about to change.
     pub(super) fn touch(&self, node: &Node) -> Result<(), Refused> {
-        match node.anchor {
+        match node.anchor() {
             Some(anchor) if self.document.is_referenced(anchor) => Err(refused(node, Reason::Shared)),
             _ => Ok(()),
         }
     }
 
     /// Writes one value over another.
-    fn set(&mut self, mapping: &Node, node: &'d Node, wanted: &Wanted<'_>) -> Result<(), Refused> {
+    fn set(&mut self, mapping: &Node, node: &'d Node<'d>, wanted: &Wanted<'_>) -> Result<(), Refused> {
         if is_reference(self.document, node) {
             return Err(refused(node, Reason::Reference));
         }
-        if !fits(node.tag.as_deref(), wanted) {
+        if !fits(node.tag(), wanted) {
             return Err(refused(node, Reason::Tag));
         }
         let mut inside = vec![node];
@@ -197,7 +197,7 @@ impl<'d, 'w> Plan<'d, 'w> {
     /// Puts a value where another one is written, with or without the anchor and the tag before it.
     pub(super) fn replace(&mut self, node: &Node, properties: bool, mut value: String) {
         let Range { mut start, end } = self.head(node);
-        if let (true, Some(before)) = (properties, &node.properties) {
+        if let (true, Some(before)) = (properties, node.properties()) {
             start = start.min(before.start);
         }
         // Without a blank before it, only what starts with a quote is surely a value.
@@ -211,7 +211,7 @@ impl<'d, 'w> Plan<'d, 'w> {
     /// Puts a value where nothing is written.
     pub(super) fn insert(&mut self, mapping: &Node, null: &Node, value: &str) {
         let at = null.span.start;
-        if self.text[..at].ends_with(':') || null.properties.is_some() {
+        if self.text[..at].ends_with(':') || null.properties().is_some() {
             self.edits.push((at..at, format!(" {value}")));
         } else if is_flow(mapping) {
             self.edits.push((at..at, format!(": {value}")));
@@ -224,7 +224,7 @@ impl<'d, 'w> Plan<'d, 'w> {
     /// Takes a value away, from its colon on where both are on one line.
     pub(super) fn remove(&mut self, node: &Node, properties: bool) {
         let Range { mut start, end } = self.head(node);
-        if let (true, Some(before)) = (properties, &node.properties) {
+        if let (true, Some(before)) = (properties, node.properties()) {
             start = start.min(before.start);
         }
         let blanks = self.text[..start].trim_end_matches([' ', '\t']).len();

@@ -30,15 +30,13 @@ pub(super) fn says(document: &Document, node: &Node, wanted: &Wanted<'_>) -> boo
         Wanted::Null => document.is_null(node),
         Wanted::Text(text) => {
             value == text
-                && match node.tag.as_deref() {
+                && match node.tag() {
                     None => *style != Style::Plain || !is_typed(value),
                     Some(tag) => tag == STR_TAG,
                 }
         }
         Wanted::Number(number) => {
-            *style == Style::Plain
-                && matches!(node.tag.as_deref(), None | Some(INT_TAG))
-                && *value == number.to_string()
+            *style == Style::Plain && matches!(node.tag(), None | Some(INT_TAG)) && *value == number.to_string()
         }
     }
 }

@@ -86,7 +86,7 @@ fn same_outside(text: &str, spliced: &Spliced) -> bool {
 
 /// The first node of which the second parser has something else. Its value is a tree without aliases
 /// and no deeper than it allows, so that following it comes to an end.
-fn disputed<'d>(document: &'d Document, node: &'d Node, value: &Value) -> Option<&'d Node> {
+fn disputed<'d>(document: &'d Document<'d>, node: &'d Node<'d>, value: &Value) -> Option<&'d Node<'d>> {
     let node = document.resolve(node);
     let agreed = match (&node.kind, value) {
         (_, Value::Tagged(tagged)) => return disputed(document, node, &tagged.value),

@@ -4,12 +4,13 @@
 //! the tree's readers need not know where it reports a null or a block scalar.
 //! No recursion, and nothing of the file's text in an error.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use granit_parser::{ErrorKind, Event, ScalarStyle, ScanError, Span, StructureStyle, Tag};
 
-use super::{BOM, Document, Kind, Node, Place, Problem, Style};
+use super::{BOM, Document, Kind, Node, Place, Problem, Properties, Style};
 
 /// Collections in collections: as deep as `serde_yaml` reads. A config is five deep.
 pub(super) const DEPTH_MAX: usize = 128;
@@ -19,8 +20,10 @@ pub(super) struct Builder<'t> {
     text: &'t str,
     /// What the parser does not see: the byte order mark.
     shift: usize,
-    root: Option<Node>,
-    open: Vec<Open>,
+    /// Hardly any config has one.
+    has_tabs: bool,
+    root: Option<Node<'t>>,
+    open: Vec<Open<'t>>,
     collections: Vec<Place>,
     anchors: HashMap<usize, Place>,
     referenced: HashSet<usize>,
@@ -29,10 +32,42 @@ pub(super) struct Builder<'t> {
     documents: usize,
 }
 
-struct Open {
-    node: Node,
+/// A collection whose end has not come yet.
+struct Open<'t> {
+    node: Node<'t>,
     id: usize,
-    children: Vec<Node>,
+    /// The key whose value comes next.
+    key: Option<Node<'t>>,
+}
+
+impl<'t> Open<'t> {
+    fn push(&mut self, node: Node<'t>) {
+        match &mut self.node.kind {
+            Kind::Sequence { items, .. } => items.push(node),
+            Kind::Mapping { entries, .. } => match self.key.take() {
+                Some(key) => entries.push((key, node)),
+                None => self.key = Some(node),
+            },
+            Kind::Scalar { .. } | Kind::Alias(_) => {}
+        }
+    }
+
+    fn last_mut(&mut self) -> Option<&mut Node<'t>> {
+        self.key.as_mut().or(match &mut self.node.kind {
+            Kind::Sequence { items, .. } => items.last_mut(),
+            Kind::Mapping { entries, .. } => entries.last_mut().map(|(_, value)| value),
+            Kind::Scalar { .. } | Kind::Alias(_) => None,
+        })
+    }
+
+    /// How many nodes it has so far.
+    fn len(&self) -> usize {
+        match &self.node.kind {
+            Kind::Sequence { items, .. } => items.len(),
+            Kind::Mapping { entries, .. } => 2 * entries.len() + usize::from(self.key.is_some()),
+            Kind::Scalar { .. } | Kind::Alias(_) => 0,
+        }
+    }
 }
 
 impl<'t> Builder<'t> {
@@ -40,6 +75,7 @@ impl<'t> Builder<'t> {
         Self {
             text,
             shift,
+            has_tabs: text.contains('\t'),
             root: None,
             open: Vec::new(),
             collections: Vec::new(),
@@ -50,7 +86,7 @@ impl<'t> Builder<'t> {
         }
     }
 
-    pub(super) fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), Problem> {
+    pub(super) fn take(&mut self, event: Event<'t>, span: Span) -> Result<(), Problem> {
         let range = self.range(span);
         match event {
             Event::DocumentStart(..) => {
@@ -62,7 +98,7 @@ impl<'t> Builder<'t> {
             }
             Event::Scalar(value, style, anchor, tag) => {
                 let mut node = self.node(span, anchor, tag.as_deref());
-                node.kind = Kind::Scalar { value: value.into_owned(), style: style_of(style) };
+                node.kind = Kind::Scalar { value, style: style_of(style) };
                 match style {
                     ScalarStyle::Literal | ScalarStyle::Folded => self.place_block_scalar(&mut node),
                     ScalarStyle::Plain if range.is_empty() => self.place_null(&mut node),
@@ -92,8 +128,9 @@ impl<'t> Builder<'t> {
             Event::SequenceEnd | Event::MappingEnd => self.end(range),
             Event::Anchor(id, _) => {
                 if let Some(node) = self.node_mut(id) {
-                    let known = node.properties.take().unwrap_or(range.clone());
-                    node.properties = Some(known.start.min(range.start)..known.end.max(range.end));
+                    let properties = node.properties.get_or_insert_default();
+                    let known = properties.span.take().unwrap_or(range.clone());
+                    properties.span = Some(known.start.min(range.start)..known.end.max(range.end));
                 }
             }
             // Comments are switched off, and are not data if another version sends them all the same.
@@ -102,16 +139,14 @@ impl<'t> Builder<'t> {
         Ok(())
     }
 
-    pub(super) fn finish(self) -> Document {
+    pub(super) fn finish(self) -> Document<'t> {
         let end = self.text.len();
         let nothing = Node {
             span: end..end,
-            properties: None,
             line: 1,
             column: 1,
-            anchor: None,
-            tag: None,
-            kind: Kind::Scalar { value: String::new(), style: Style::Plain },
+            properties: None,
+            kind: Kind::Scalar { value: Cow::Borrowed(""), style: Style::Plain },
         };
         Document {
             root: self.root.unwrap_or(nothing),
@@ -121,19 +156,24 @@ impl<'t> Builder<'t> {
         }
     }
 
-    fn node(&self, span: Span, anchor: usize, tag: Option<&Tag>) -> Node {
-        Node {
-            span: self.range(span),
-            properties: span.tag_span().map(|tag| self.range(tag)),
-            line: span.start.line(),
-            column: span.start.col() + 1,
+    fn node(&self, span: Span, anchor: usize, tag: Option<&Tag>) -> Node<'t> {
+        let tag_span = span.tag_span().map(|tag| self.range(tag));
+        let properties = || Properties {
+            span: tag_span.clone(),
             anchor: (anchor != 0).then_some(anchor),
             tag: tag.map(ToString::to_string),
+        };
+        let has_any = anchor != 0 || tag.is_some() || tag_span.is_some();
+        Node {
+            span: self.range(span),
+            line: span.start.line(),
+            column: span.start.col() + 1,
+            properties: has_any.then(|| Box::new(properties())),
             kind: Kind::Alias(0),
         }
     }
 
-    fn begin(&mut self, span: Span, anchor: usize, tag: Option<&Tag>, kind: Kind) -> Result<(), Problem> {
+    fn begin(&mut self, span: Span, anchor: usize, tag: Option<&Tag>, kind: Kind<'t>) -> Result<(), Problem> {
         if self.open.len() >= DEPTH_MAX {
             return Err(problem(span, "nested deeper than 128 levels"));
         }
@@ -146,41 +186,31 @@ impl<'t> Builder<'t> {
             self.anchors.insert(anchor, place);
         }
         self.collections.push(place);
-        self.open.push(Open { node, id: self.collections.len() - 1, children: Vec::new() });
+        self.open.push(Open { node, id: self.collections.len() - 1, key: None });
         Ok(())
     }
 
     fn end(&mut self, range: Range<usize>) {
-        let Some(Open { mut node, children, .. }) = self.open.pop() else {
+        let Some(Open { mut node, .. }) = self.open.pop() else {
             return;
         };
         // A block collection's end is reported at the next token, past comments that are not its own.
         let written_end = matches!(self.text.get(range.clone()), Some("}" | "]"));
         node.span.end = if written_end { range.end } else { self.last_end };
         self.last_end = node.span.end;
-        match &mut node.kind {
-            Kind::Sequence { items, .. } => *items = children,
-            Kind::Mapping { entries, .. } => {
-                let mut children = children.into_iter();
-                while let (Some(key), Some(value)) = (children.next(), children.next()) {
-                    entries.push((key, value));
-                }
-            }
-            Kind::Scalar { .. } | Kind::Alias(_) => {}
-        }
         self.push(node);
     }
 
-    fn add(&mut self, node: Node, anchor: usize) {
+    fn add(&mut self, node: Node<'t>, anchor: usize) {
         if anchor != 0 {
             self.anchors.insert(anchor, self.place());
         }
         self.push(node);
     }
 
-    fn push(&mut self, node: Node) {
+    fn push(&mut self, node: Node<'t>) {
         match self.open.last_mut() {
-            Some(open) => open.children.push(node),
+            Some(open) => open.push(node),
             None => self.root = self.root.take().or(Some(node)),
         }
     }
@@ -188,18 +218,19 @@ impl<'t> Builder<'t> {
     /// The place of the node that comes next.
     fn place(&self) -> Place {
         match self.open.last() {
-            Some(open) => Place { collection: Some(open.id), position: open.children.len() },
+            Some(open) => Place { collection: Some(open.id), position: open.len() },
             None => Place { collection: None, position: 0 },
         }
     }
 
     /// The node that has just come, to which the parser sends the anchor afterwards.
-    fn node_mut(&mut self, anchor: usize) -> Option<&mut Node> {
+    fn node_mut(&mut self, anchor: usize) -> Option<&mut Node<'t>> {
         let last = match self.open.last_mut() {
-            Some(open) => open.children.last_mut().or(Some(&mut open.node)),
+            Some(open) if open.len() == 0 => Some(&mut open.node),
+            Some(open) => open.last_mut(),
             None => self.root.as_mut(),
         };
-        last.filter(|node| node.anchor == Some(anchor))
+        last.filter(|node| node.anchor() == Some(anchor))
     }
 
     fn range(&self, span: Span) -> Range<usize> {
@@ -212,14 +243,11 @@ impl<'t> Builder<'t> {
     /// colon, after its own anchor or tag, or (without any of these) after its key.
     fn place_null(&mut self, node: &mut Node) {
         if let Kind::Scalar { value, .. } = &mut node.kind {
-            value.clear();
+            *value = Cow::Borrowed("");
         }
         let at = node.span.start;
-        let is_value = self
-            .open
-            .last()
-            .is_some_and(|open| matches!(open.node.kind, Kind::Mapping { .. }) && open.children.len() % 2 == 1);
-        if is_value && node.anchor.is_none() && node.tag.is_none() {
+        let is_value = self.open.last().is_some_and(|open| open.key.is_some());
+        if is_value && node.anchor().is_none() && node.tag().is_none() {
             // The next key may start with a colon as well; after the one before a null nothing is written.
             let rest = self.text[at..].strip_prefix(':');
             let is_colon =
@@ -249,7 +277,7 @@ impl<'t> Builder<'t> {
 
     /// The parser counts a tab as one column of indentation; `ruamel.yaml` and `libyaml` refuse it.
     fn check_indentation(&self, node: &Node) -> Result<(), Problem> {
-        if self.open.iter().any(|open| is_flow(&open.node)) {
+        if !self.has_tabs || self.open.iter().any(|open| is_flow(&open.node)) {
             return Ok(());
         }
         let before = &self.text[..node.span.start];
