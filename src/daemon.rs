@@ -144,6 +144,10 @@ pub struct Daemon<W: World> {
     setup: Arc<Setup>,
     configs: Vec<Watched<W>>,
     deadlines: BTreeSet<(UnixSeconds, usize)>,
+    /// The configs that something is wrong with, and of how many accounts there is something to say: a status
+    /// is wanted after every look, and must not go through thousands of accounts each time.
+    wrong: BTreeSet<usize>,
+    known: usize,
     pace: Pace,
     stopped: bool,
     /// Whether it stays, and shows that.
@@ -167,9 +171,18 @@ struct Watched<W: World> {
     /// What was wrong when it could last not be read.
     problem: Option<String>,
     accounts: Vec<Account>,
+    /// How many of them had a status at the last count.
+    counted: usize,
     orphans: Vec<Orphan<HandleOf<W>>>,
     edits: Vec<Edit>,
     alive: Option<Alive<HandleOf<W>>>,
+}
+
+impl<W: World> Watched<W> {
+    /// What is known of its accounts, a sentence each.
+    fn known(&self) -> impl Iterator<Item = &String> {
+        self.accounts.iter().map(|account| &account.status).filter(|status| !status.is_empty())
+    }
 }
 
 type HandleOf<W> = <<W as World>::Disk as Disk>::Handle;
@@ -177,7 +190,7 @@ type HandleOf<W> = <<W as World>::Disk as Disk>::Handle;
 /// What is remembered of an account between visits; everything else is in the journal.
 struct Account {
     provider: &'static Provider,
-    said: Option<(Kind, String)>,
+    said: Option<(Kind, Fingerprint)>,
     /// What was done since the account last came to rest; said together with what comes next.
     news: Option<Kind>,
     status: String,
@@ -228,13 +241,23 @@ impl<W: World> Daemon<W> {
             said: None,
             problem: None,
             accounts: Vec::new(),
+            counted: 0,
             orphans: Vec::new(),
             edits: Vec::new(),
             alive: None,
         };
         let configs = setup.configs.iter().map(watched).collect();
-        let pace = Pace::new();
-        Self { world, setup, configs, deadlines: BTreeSet::new(), pace, stopped: false, is_service: false }
+        Self {
+            world,
+            setup,
+            configs,
+            deadlines: BTreeSet::new(),
+            wrong: BTreeSet::new(),
+            known: 0,
+            pace: Pace::new(),
+            stopped: false,
+            is_service: false,
+        }
     }
 
     /// Watches, decides, refreshes, rewrites; until it is told to stop.
@@ -363,15 +386,15 @@ impl<W: World> Daemon<W> {
 
     /// One sentence about the whole: what is next, or what is wrong.
     fn status(&self) -> String {
-        let wrong = self.configs.iter().filter_map(|watched| {
+        let wrong = self.wrong.iter().filter_map(|config| {
+            let watched = &self.configs[*config];
             let (kind, why) = watched.said.as_ref()?;
             Some(format!("{}: {}: {why}", watched.path.display(), kind.row().1))
         });
-        let accounts = self.configs.iter().flat_map(|watched| &watched.accounts);
-        let known = accounts.map(|account| &account.status).filter(|status| !status.is_empty());
-        let shown: Vec<String> = wrong.chain(known.clone().cloned()).take(3).collect();
-        let all = self.configs.iter().filter(|watched| watched.said.is_some()).count() + known.count();
-        match (shown.is_empty(), all - shown.len()) {
+        let known = self.configs.iter().flat_map(Watched::known).cloned();
+        let shown: Vec<String> = wrong.chain(known).take(3).collect();
+        let all = self.wrong.len() + self.known;
+        match (shown.is_empty(), all.saturating_sub(shown.len())) {
             (true, _) => "no account yet".to_owned(),
             (false, 0) => shown.join("; "),
             (false, more) => format!("{}; and {more} more", shown.join("; ")),
@@ -411,6 +434,19 @@ impl<W: World> Daemon<W> {
         let at = at.map(|at| at.max(now.plus(1)));
         self.configs[config].wakes_at = at;
         self.deadlines.extend(at.map(|at| (at, config)));
+        self.count(config);
+    }
+
+    /// Keeps count of what there is to say in a status.
+    fn count(&mut self, config: usize) {
+        let watched = &mut self.configs[config];
+        let known = watched.known().count();
+        self.known = self.known - std::mem::replace(&mut watched.counted, known) + known;
+        if watched.said.is_some() {
+            self.wrong.insert(config);
+        } else {
+            self.wrong.remove(&config);
+        }
     }
 
     /// Whether there is nothing to look at: nothing is due, and where no change is reported, the file is the

@@ -59,8 +59,9 @@ impl Watch {
             let mut names = lock(&self.shared.names);
             for name in [folder.join(".env"), place.clone()] {
                 let configs = names.entry(name).or_default();
-                if !configs.contains(&config) {
-                    configs.push(config);
+                // In order: thousands of configs in one folder share its `.env`.
+                if let Err(at) = configs.binary_search(&config) {
+                    configs.insert(at, config);
                 }
             }
             drop(names);

@@ -412,8 +412,8 @@ pub(super) fn is_fresh(meta: &Meta, now: UnixSeconds) -> bool {
 }
 
 /// What makes an event the same as the one before.
-pub(super) fn key(event: &Event) -> (Kind, String) {
-    (event.kind, format!("{} {:?}", event.detail, event.expires_at))
+pub(super) fn key(event: &Event) -> (Kind, Fingerprint) {
+    (event.kind, Fingerprint::of(format!("{} {:?}", event.detail, event.expires_at).as_bytes()))
 }
 
 #[cfg(test)]
