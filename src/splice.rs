@@ -103,6 +103,9 @@ pub enum Reason {
     /// The second parser cannot read the text as it is.
     #[error("a second YAML reader does not accept this text, so no edit can be checked")]
     Unreadable,
+    /// The second parser has no room for a number of the text.
+    #[error("this number is larger than a second YAML reader takes, so no edit can be checked; put it in quotes")]
+    LargeNumber,
     /// The edit came out wrong and was thrown away.
     #[error("the edit failed its check ({0}) and was thrown away")]
     CheckFailed(&'static str),

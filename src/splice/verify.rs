@@ -43,9 +43,12 @@ fn unreadable(document: &Document, error: &serde_yaml::Error, failed: &impl Fn(R
     if let Some((first, second)) = document.duplicate_anywhere() {
         return refused(second, Reason::Duplicate { first_line: first.line });
     }
+    // serde's words for a number that 64 bits do not hold.
+    let is_large = [" as u128", " as i128"].iter().any(|words| error.to_string().contains(words));
+    let reason = if is_large { Reason::LargeNumber } else { Reason::Unreadable };
     match error.location() {
-        Some(place) => Refused { line: place.line(), column: place.column(), reason: Reason::Unreadable },
-        None => failed(Reason::Unreadable),
+        Some(place) => Refused { line: place.line(), column: place.column(), reason },
+        None => failed(reason),
     }
 }
 
