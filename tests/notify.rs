@@ -298,6 +298,42 @@ fn once() {
     assert!(!home.state().join("config.yml#told").exists());
 }
 
+/// A provider that is down in the last quarter of a token's life: nobody is told of the first failure, which may
+/// be over in a moment. Once it has lasted for five minutes it is told, with its cause and for how long the token still
+/// works, and so is the end of it. The five minutes pass by setting back what the stopped daemon remembered.
+#[test]
+fn running_out() {
+    let sandbox = sandbox();
+    let receiver = Receiver::start(Answer::Status(200));
+    let home = Home::new(&config_with(&sandbox.issue(&TRAKT, CLIENT, 7 * DAY_S - 3600)));
+    let address = address("json", &receiver, "");
+    let args = ["--notify", address.as_str()];
+    support::fault(&sandbox, "503@always");
+    let first = daemon(&home, &sandbox, &args);
+    first.wait_log(&["ERROR", "less than a quarter of its life left", "503", "next="]);
+    first.stop();
+    assert_eq!(receiver.got().len(), 0);
+    let path = home.state().join("config.yml#told");
+    let mut told: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    let since = &mut told["problems"][0]["since"];
+    *since = (since.as_i64().unwrap() - 301).into();
+    std::fs::write(&path, told.to_string()).unwrap();
+    let second = daemon(&home, &sandbox, &args);
+    let told = receiver.wait(1)[0].json();
+    assert_eq!((&told["event"], &told["saying"]), (&json!("running_out"), &json!("problem")));
+    let text = told["text"].as_str().unwrap();
+    for part in ["Because: ", "503", "Still works: ", "until ", "What to do: see the cause", ", section trakt"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    sandbox.clear_faults();
+    second.reload();
+    let told = receiver.wait(2)[1].json();
+    assert_eq!((&told["event"], &told["saying"]), (&json!("refreshed"), &json!("recovered")));
+    assert!(told["text"].as_str().unwrap().contains("It is over that: refreshing fails"), "{told}");
+    second.stop();
+    assert_eq!(receiver.got().len(), 2);
+}
+
 /// A file that cannot be edited is told at once, with the place in it, and so is the end of that; no token was spent
 /// meanwhile.
 #[test]

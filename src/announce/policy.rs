@@ -40,7 +40,7 @@ enum Telling {
 
 fn telling(event: &Event) -> Telling {
     match event.kind {
-        Kind::CodeRejected => Telling::Answer,
+        Kind::CodeRejected | Kind::EditAside => Telling::Answer,
         Kind::NeedsAuthorization if event.detail.is_empty() => Telling::Problem { after_s: CODE_COMES_S },
         // A machine that starts before its network is no news either.
         Kind::RunningOut
@@ -371,6 +371,7 @@ mod tests {
             (Kind::GrantOnlyInMemory, ACCOUNT, Some(0)),
             (Kind::NoClientId, ACCOUNT, Some(0)),
             (Kind::Stranded, FILE, Some(0)),
+            (Kind::EditAside, FILE, Some(0)),
             (Kind::NeedsAuthorization, ACCOUNT, Some(CODE_COMES_S)),
             (Kind::StateUnusable, ACCOUNT, Some(LASTS_S)),
             (Kind::NothingSent, ACCOUNT, Some(LASTS_S)),

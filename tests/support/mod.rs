@@ -19,6 +19,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 pub mod receiver;
+pub mod since;
 
 /// Nothing that is waited for takes longer, even on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -64,7 +65,16 @@ pub struct Home {
 impl Home {
     /// A home whose config has this text.
     pub fn new(text: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::within(tempfile::tempdir().unwrap(), text)
+    }
+
+    /// The same in memory, where there is such a place: what others do to the disk costs no time there.
+    pub fn in_memory(text: &str) -> Self {
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        Self::within(folder.unwrap(), text)
+    }
+
+    fn within(folder: tempfile::TempDir, text: &str) -> Self {
         let config = folder.path().join("config.yml");
         std::fs::write(&config, text).unwrap();
         let home = Self { folder, config };
@@ -258,9 +268,23 @@ impl Running {
         rustix::process::kill_process(rustix::process::Pid::from_raw(self.id()).unwrap(), signal).unwrap();
     }
 
-    /// Waits for the end.
-    pub fn wait(mut self) -> (ExitStatus, String) {
+    /// Asks it to stop, and waits for the end; how long that took.
+    pub fn stop_timed(self) -> (since::Took, ExitStatus, String) {
+        let since = since::Since::now(Some(&self));
+        self.signal(Signal::TERM);
         assert!(self.ended.recv_timeout(PATIENCE).is_ok(), "it does not end; its log is:\n{}", self.log());
+        let took = since.took(&self);
+        let (status, log) = self.reap();
+        (took, status, log)
+    }
+
+    /// Waits for the end.
+    pub fn wait(self) -> (ExitStatus, String) {
+        assert!(self.ended.recv_timeout(PATIENCE).is_ok(), "it does not end; its log is:\n{}", self.log());
+        self.reap()
+    }
+
+    fn reap(mut self) -> (ExitStatus, String) {
         let status = self.child.wait().unwrap();
         (status, self.log())
     }
