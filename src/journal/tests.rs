@@ -281,15 +281,18 @@ fn on_disk() {
 }
 
 /// A pair that is back after something else stood in its place, half a save for instance, is the one that we
-/// knew: where it came from and since when it lives are not forgotten.
+/// knew: where it came from and since when it lives are not forgotten, and it is in the file now.
 #[test]
 fn back_again() {
     let (ours, half) = (held(1, Origin::Refreshed, true), held(2, Origin::Adopted, false));
+    let unpublished = Held { published: false, ..ours.clone() };
     let seen_again = Held { origin: Origin::Adopted, at: ours.at.plus(60), draw: 7, ..ours.clone() };
     let mut known = applied(&[Record::Held(ours.clone()), Record::Held(half.clone())]);
     known.apply(&Record::Held(seen_again.clone()));
     assert!(known.current == Some(ours.clone()));
     assert!(known.fallback == Some(half.clone()));
+    let now_in = [&unpublished, &half, &seen_again].map(|held| Record::Held(held.clone()));
+    assert!(applied(&now_in).current == Some(ours.clone()));
     let mut other = seen_again;
     other.grant.expires_in = Some(77);
     let changed = applied(&[Record::Held(ours), Record::Held(half), Record::Held(other.clone())]);
