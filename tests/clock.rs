@@ -1,10 +1,14 @@
 //! The timer on the wall clock: absolute deadlines, and a clock that is set.
 
+#[path = "common/skipped.rs"]
+mod skipped;
+
 use std::process::Command;
 use std::time::Duration;
 
 use kometa_authd::clock::{Rang, Timer, now};
 use kometa_authd::token::UnixSeconds;
+use skipped::skipped;
 
 /// Nothing here takes longer, even on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -49,7 +53,7 @@ fn deadlines_and_a_clock_that_is_set() {
                 let soon = now().plus(1);
                 assert_eq!(tokio::time::timeout(PATIENCE, timer.wait(Some(soon))).await, Ok(Rang::Deadline));
             }
-            () = was_set => eprintln!("skipped: the clock cannot be set here (date -s, as root)"),
+            () = was_set => skipped("the clock cannot be set here (date -s, as root)"),
         }
     });
 }

@@ -12,6 +12,10 @@ use kometa_authd::options::Cli;
 
 #[path = "../examples/generate.rs"]
 mod generate;
+#[path = "common/skipped.rs"]
+mod skipped;
+
+use skipped::skipped;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -115,7 +119,7 @@ fn commands() {
             let Some(start) = start else { continue };
             let args = &words[start + 1..];
             if cfg!(not(feature = "sandbox")) && args.first().is_some_and(|first| ["demo", "sandbox"].contains(first)) {
-                eprintln!("skipped without the feature sandbox: {line}");
+                skipped(&format!("without the feature sandbox: {line}"));
                 continue;
             }
             let parsed = Cli::try_parse_from(["kometa-authd"].iter().chain(args));

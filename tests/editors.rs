@@ -50,7 +50,7 @@ fn run(command: &mut Command) {
 fn has(tool: &str) -> bool {
     let found = Command::new(tool).arg("--version").output().is_ok();
     if !found {
-        eprintln!("skipped: there is no {tool} here");
+        support::skipped(&format!("there is no {tool} here"));
     }
     found
 }

@@ -22,7 +22,7 @@ fn set_mode(path: &Path, mode: u32) {
 fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        eprintln!("skipped in part: only root can give files away");
+        support::skipped("in part: only root can give files away");
     }
     root
 }
@@ -49,7 +49,7 @@ fn owner_mode_and_attributes() {
             let mut note = [0; 8];
             assert_eq!(getxattr(&home.config, "user.note", &mut note[..]), Ok(4));
         } else {
-            eprintln!("skipped in part: this file system has no user attributes");
+            support::skipped("in part: this file system has no user attributes");
         }
         assert_eq!(home.names(), [".kometa-authd", "config.yml"]);
     }
@@ -70,7 +70,7 @@ fn access_list() {
     let sandbox = sandbox();
     let home = Home::new(&config_with(&sandbox.issue(&TRAKT, CLIENT, 8 * 86_400)));
     if setxattr(&home.config, "system.posix_acl_access", &list, XattrFlags::empty()).is_err() {
-        eprintln!("skipped: this file system has no ACL");
+        support::skipped("this file system has no ACL");
         return;
     }
     let before = mode(&home.config);

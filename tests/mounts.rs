@@ -25,7 +25,7 @@ impl Stage {
     fn new() -> Option<Self> {
         let probe = Command::new("unshare").args(["-m", "sh", "-c", "mount -t tmpfs tmpfs /mnt"]).output();
         if !probe.as_ref().is_ok_and(|output| output.status.success()) {
-            eprintln!("skipped: no mounts in a namespace of our own here (unshare -m, as root)");
+            support::skipped("no mounts in a namespace of our own here (unshare -m, as root)");
             return None;
         }
         let sandbox = Sandbox::start(Options::default()).unwrap();

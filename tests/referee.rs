@@ -7,6 +7,8 @@
 #![allow(clippy::disallowed_methods, reason = "reads its own files, none of the user's")]
 
 mod common;
+#[path = "common/skipped.rs"]
+mod skipped;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -15,6 +17,7 @@ use std::process::{Command, Stdio};
 use common::{Case, cases, generated};
 use kometa_authd::provider::Key;
 use serde_json::{Value, json};
+use skipped::skipped;
 
 /// The release that Kometa's requirements named in November 2026.
 const RUAMEL: &str = "ruamel.yaml==0.19.1";
@@ -23,7 +26,7 @@ const RUAMEL: &str = "ruamel.yaml==0.19.1";
 #[test]
 fn ruamel_agrees() {
     let Some(python) = python() else {
-        eprintln!("skipped: no python3 with ruamel.yaml, and none could be installed");
+        skipped("no python3 with ruamel.yaml, and none could be installed");
         return;
     };
     let mut asked: Vec<Value> = cases().iter().filter_map(question).collect();

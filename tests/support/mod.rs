@@ -20,6 +20,10 @@ use serde_json::Value;
 
 pub mod receiver;
 pub mod since;
+#[path = "../common/skipped.rs"]
+mod skipped;
+
+pub use skipped::skipped;
 
 /// Nothing that is waited for takes longer, even on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -379,7 +383,7 @@ pub fn python_with_ruamel() -> Option<PathBuf> {
         let made = succeeds(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))
             && succeeds(Command::new(&python).args(["-m", "pip", "install", "--quiet", "ruamel.yaml"]));
         if !made {
-            eprintln!("skipped: python3 with venv and the package ruamel.yaml cannot be had here");
+            skipped("python3 with venv and the package ruamel.yaml cannot be had here");
             return None;
         }
         std::fs::write(ready, "").ok()?;
