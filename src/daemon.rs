@@ -307,18 +307,23 @@ impl<W: World> Daemon<W> {
         let mut any = false;
         for config in 0..self.configs.len() {
             self.reclaim(config, true).await;
-            let mut unkept = false;
-            for account in &mut self.configs[config].accounts {
-                if account.pending.has_the_only_copy() {
-                    (account.hold_until, unkept) = (None, true);
-                }
-            }
-            if unkept {
-                self.visit(config, Urgency::Usual).await;
-            }
-            any |= unkept;
+            any |= self.store_the_only_copy(config).await;
         }
         any
+    }
+
+    /// A pair that only memory has is tried again to be stored; whether there was any.
+    async fn store_the_only_copy(&mut self, config: usize) -> bool {
+        let mut unkept = false;
+        for account in &mut self.configs[config].accounts {
+            if account.pending.has_the_only_copy() {
+                (account.hold_until, unkept) = (None, true);
+            }
+        }
+        if unkept {
+            self.visit(config, Urgency::Usual).await;
+        }
+        unkept
     }
 
     /// One look at everything, for the one-shot: how far it got, as far as the files do not say.

@@ -493,6 +493,32 @@ fn login_beside_a_daemon() {
     daemon.stop();
 }
 
+/// A disk that fails between the answer and its first copy, and for a while more: `login` does not end before the pair is
+/// stored, because memory ends with it. The file then has the pair, and no other was asked for.
+#[test]
+fn login_on_a_failing_disk() {
+    let run = |fault: &str, value: &str| {
+        let sandbox = sandbox();
+        let home = Home::new(EMPTY);
+        let mut command = login(&home, "trakt", &sandbox);
+        let output = command.args(["--pin", sandbox.pin().expose()]).env(fault, value).output().unwrap();
+        let said = support::said(&output);
+        assert!(output.status.success(), "{value}: {said}");
+        let live = sandbox.live(&TRAKT, CLIENT).unwrap();
+        assert_eq!(support::value(&home.text(), "refresh_token"), refresh_token(&live).expose(), "{value}");
+        assert_eq!(support::posts(&sandbox).len(), 1, "{value}");
+        said
+    };
+    let log = tempfile::NamedTempFile::new().unwrap();
+    run("KOMETA_AUTHD_FAULT_LOG", log.path().to_str().unwrap());
+    let operations = std::fs::read_to_string(log.path()).unwrap();
+    let answer: u32 = operations.lines().find_map(|line| line.strip_suffix(" answer")).unwrap().parse().unwrap();
+    for error in ["ENOSPC", "EIO", "EROFS"] {
+        let said = run("KOMETA_AUTHD_FAULT", &format!("{error}@{}+12", answer + 1));
+        assert!(said.contains("is only in memory, trying again"), "{said}");
+    }
+}
+
 /// The ways without a terminal: `--pin`, `--url` with the link of an earlier `login mal`, a used PIN, and
 /// the wrong option for a provider.
 #[test]

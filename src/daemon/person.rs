@@ -270,9 +270,16 @@ impl Daemon<Terminal> {
         Err(PERSON)
     }
 
-    /// Takes the lock, and puts right what comes before any step: somebody's pair, an emptied block, a
-    /// grant that is not in the file yet.
+    /// Takes the lock, and puts right what comes before any step: a pair that is only in memory, somebody's
+    /// pair, an emptied block, a grant that is not in the file yet.
     pub(super) async fn locked(&mut self, config: usize, provider: &'static Provider) -> Result<Locked, u8> {
+        while self.store_the_only_copy(config).await {
+            tokio::select! {
+                biased;
+                () = self.world.stopping() => break,
+                () = self.world.pause(TICK) => {}
+            }
+        }
         self.account_for(config, provider);
         let path = self.configs[config].path.clone();
         let unusable = |daemon: &mut Self, why: String| {
