@@ -32,6 +32,7 @@ use crate::token::{Fingerprint, Secret, UnixSeconds};
 
 use alive::Alive;
 use facts::Names;
+use lock::LOCK_RETRY;
 use orphan::{Edit, Orphan};
 use spend::Pace;
 
@@ -39,6 +40,7 @@ mod account;
 mod act;
 pub mod alive;
 pub mod facts;
+mod lock;
 mod login;
 mod logout;
 mod orphan;
@@ -135,8 +137,6 @@ impl Setup {
 const POLL_S: i64 = 30;
 /// How often a config is looked at that cannot be read.
 const LOOK_AGAIN_MAX_S: i64 = 60;
-/// How often somebody else's lock is tried.
-const LOCK_RETRY: Duration = Duration::from_millis(200);
 
 /// The daemon.
 pub struct Daemon<W: World> {
@@ -166,6 +166,8 @@ struct Watched<W: World> {
     polled: bool,
     recovered: bool,
     lockless: bool,
+    /// The lock of its folder, while we have it.
+    lock: Option<(PathBuf, HandleOf<W>)>,
     misses: u32,
     said: Option<(Kind, String)>,
     /// What was wrong when it could last not be read.
@@ -237,6 +239,7 @@ impl<W: World> Daemon<W> {
             polled: false,
             recovered: false,
             lockless: false,
+            lock: None,
             misses: 0,
             said: None,
             problem: None,
@@ -409,6 +412,7 @@ impl<W: World> Daemon<W> {
     async fn visit(&mut self, config: usize, urgency: Urgency) {
         self.reclaim(config, false).await;
         self.configs[config].due = self.look(config, urgency).await;
+        self.let_go(config);
         self.plan(config);
     }
 

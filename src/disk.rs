@@ -267,6 +267,18 @@ impl Disk for RealDisk {
     }
 }
 
+/// Whether a refused lock means that there are no locks there at all; any other error passes, or can be cured.
+/// [flock(2), fcntl(2): ENOLCK without a lock manager; EBADF where a lock wants a file that is open for writing,
+/// as over NFS, and a folder never is; the others are what a file system without locks answers]
+#[must_use]
+pub fn has_no_locks(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    errno.is_some_and(|errno| {
+        [Errno::NOTSUP, Errno::OPNOTSUPP, Errno::NOSYS, Errno::NOLCK, Errno::BADF, Errno::INVAL].contains(&errno)
+    })
+}
+
 /// A sentence for the errors that a person meets most, in place of the system's two words.
 #[must_use]
 pub fn explain(error: &io::Error) -> String {

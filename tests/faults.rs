@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::ffi::OsStr;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use kometa_authd::provider::TRAKT;
 use kometa_authd::sandbox::rules::{Rotation, Rules};
 use kometa_authd::sandbox::{Options, Sandbox};
-use support::{Home, around, config_with, value};
+use support::{Home, Running, around, config_with, value};
 
 /// How the file is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -247,4 +248,39 @@ fn no_locks() {
     assert_eq!(said.matches("this file system has no locks").count(), 1, "{said}");
     case.assert_live("no locks");
     case.assert_untouched("no locks");
+}
+
+/// A lock that fails for another reason is no sign that there are none: nothing is sent without it, that is said,
+/// and the next look does what was to be done.
+#[test]
+fn lock_fails() {
+    let sandbox = sandbox(Rotation::Strict);
+    let (_, operations) = Case::new(&sandbox, Way::Rename).refresh(None);
+    let lock = operations.iter().position(|name| name == "lock").unwrap() + 1;
+    let case = Case::new(&sandbox, Way::Rename);
+    let (output, _) = case.refresh(Some(&format!("EIO@{lock}")));
+    let said = support::said(&output);
+    assert_eq!((output.status.code(), case.ledger()), (Some(1), (1, 0)), "{said}");
+    assert!(said.contains("nothing was sent") && !said.contains("no locks"), "{said}");
+    assert!(said.contains("could not be taken: the disk reports an input/output error"), "{said}");
+    let start = |case: &Case, name: &str, value: &OsStr| {
+        let mut command = case.home.command("run", &sandbox);
+        command.env(name, value);
+        Running::start(command)
+    };
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let daemon = start(&case, "KOMETA_AUTHD_FAULT_LOG", log.path().as_os_str());
+    daemon.wait_log(&["token refreshed"]);
+    daemon.stop();
+    let operations = std::fs::read_to_string(log.path()).unwrap();
+    let locks: Vec<&str> = operations.lines().filter_map(|line| line.strip_suffix(" lock")).collect();
+    // The first is the sign that it lives, and the second the folder's.
+    for lock in &locks[..2] {
+        let case = Case::new(&sandbox, Way::Rename);
+        let daemon = start(&case, "KOMETA_AUTHD_FAULT", format!("EIO@{lock}").as_ref());
+        daemon.wait_log(&["token refreshed"]);
+        daemon.stop();
+        assert_eq!(case.ledger(), (2, 0));
+        case.assert_live("a lock failed");
+    }
 }

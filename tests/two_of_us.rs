@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -153,4 +154,45 @@ fn locked_for_minutes() {
     daemon.stop();
     assert!(is_live(&home, &sandbox));
     assert_eq!(sandbox.ledger().spent_and_reused(), (1, 0));
+}
+
+/// A pair that one of two can store nowhere is one that the other cannot see: it waits, and does not spend the token
+/// again that this pair was given for. As soon as the pair is stored, both have it.
+#[test]
+fn only_in_memory() {
+    let sandbox = sandbox();
+    let expired = || config_with(&sandbox.issue(&TRAKT, CLIENT, 8 * 86_400));
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let command = |home: &Home, name: &str, value: &OsStr| {
+        let mut command = home.command("run", &sandbox);
+        command.env(name, value);
+        Running::start(command)
+    };
+    let home = Home::new(&expired());
+    let daemon = command(&home, "KOMETA_AUTHD_FAULT_LOG", log.path().as_os_str());
+    daemon.wait_log(&["token refreshed"]);
+    daemon.stop();
+    let operations = std::fs::read_to_string(log.path()).unwrap();
+    let answer: u32 = operations.lines().find_map(|line| line.strip_suffix(" answer")).unwrap().parse().unwrap();
+    let home = Home::new(&expired());
+    let first = command(&home, "KOMETA_AUTHD_FAULT", format!("ENOSPC@{}+40", answer + 1).as_ref());
+    first.wait_log(&["ERROR", "is only in memory"]);
+    let second = start(&home, &sandbox, None);
+    second.wait_log(&["config.yml#trakt", "waiting for it"]);
+    assert_eq!(posts(&sandbox).len(), 2);
+    // Each look uses up a part of the trouble.
+    for _ in 0..100 {
+        if is_live(&home, &sandbox) {
+            break;
+        }
+        let from = first.log_len();
+        first.reload();
+        first.wait_log_from(from, &["config.yml"]);
+    }
+    second.wait_log(&["token is valid"]);
+    for daemon in [first, second] {
+        assert!(daemon.stop().0.success());
+    }
+    assert!(is_live(&home, &sandbox));
+    assert_eq!((posts(&sandbox).len(), sandbox.ledger().spent_and_reused()), (2, (2, 0)));
 }

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use super::{Account, Daemon, HandleOf, LOCK_RETRY, LOOK_AGAIN_MAX_S, Look, Next, World, facts};
+use super::{Account, Daemon, HandleOf, LOOK_AGAIN_MAX_S, Look, Next, World, facts};
 use crate::decision::{self, Decision, Facts, Urgency, Waiting, sign_in};
-use crate::disk::{Disk, Meta, explain};
+use crate::disk::{Disk, Meta};
 use crate::event::{Event, Kind};
 use crate::file::Snapshot;
 use crate::health;
@@ -18,8 +18,6 @@ use crate::token::{Fingerprint, UnixSeconds};
 
 /// How often one visit may act before it lets the others have their turn.
 const STEPS_MAX: usize = 8;
-/// How often before it is let be: longer than any request takes.
-const LOCK_ATTEMPTS: u32 = 300;
 /// How long what looks like half of a save has to stay so: an emptied block, and a text that ends in the middle
 /// of a line, which may be the middle of a token.
 const HALF_QUIET: Duration = Duration::from_secs(2);
@@ -171,11 +169,11 @@ impl<W: World> Daemon<W> {
             return self.rest(config, &section, &history, until, reason);
         }
         drop((section, history));
-        let _lock = match self.lock(config, provider, place).await {
-            Ok(lock) => lock,
+        match self.lock(config, provider, place).await {
+            Ok(lock) => self.hold_lock(config, place, lock),
             Err(_) if self.stopped => return None,
             Err(why) => return self.hold(config, provider, Kind::NothingSent, &why),
-        };
+        }
         if let Err(why) = store::recover(self.world.disk(), place) {
             return self.hold(config, provider, Kind::GrantWaits, &why);
         }
@@ -257,44 +255,6 @@ impl<W: World> Daemon<W> {
         };
         let since = *account.restless_since.get_or_insert(now);
         (decision == Decision::SignOut || now.since(since) < RESTLESS_MAX_S).then_some(pause)
-    }
-
-    /// Takes the lock of the config's folder: one of us reads, spends and writes at a time. `None`
-    /// where the file system has no locks.
-    pub(super) async fn lock(
-        &mut self,
-        config: usize,
-        provider: &'static Provider,
-        place: &Place,
-    ) -> Result<Option<HandleOf<W>>, Refused> {
-        for attempt in 0..LOCK_ATTEMPTS {
-            match self.world.disk().lock(&place.folder, true) {
-                Ok(Some(lock)) => return Ok(Some(lock)),
-                Ok(None) => {
-                    if attempt == 5 {
-                        let event = Event::new(Kind::WaitsForOther, self.name(config, provider));
-                        self.world.announce(event);
-                    }
-                    self.stopped = tokio::select! {
-                        biased;
-                        () = self.world.stopping() => true,
-                        () = self.world.pause(LOCK_RETRY) => false,
-                    };
-                    if self.stopped {
-                        break;
-                    }
-                }
-                Err(error) => {
-                    let event = Event::new(Kind::NoLock, place.folder.display().to_string());
-                    let event = event.detail(explain(&error));
-                    if !std::mem::replace(&mut self.configs[config].lockless, true) {
-                        self.world.announce(event);
-                    }
-                    return Ok(None);
-                }
-            }
-        }
-        Err(Refused::NotNow("another kometa-authd keeps the folder locked".to_owned()))
     }
 
     /// Nothing to do now: says so where it is news.
