@@ -66,6 +66,9 @@ pub const TROUBLES: [&str; 30] = [
     "invalid-grant",
 ];
 
+/// The one of them that acts and says nothing.
+pub const DROP_AFTER: usize = 2;
+
 /// One process.
 #[derive(Default)]
 pub struct Process {

@@ -49,13 +49,22 @@ pub struct Sweep {
     pub broken: Option<u64>,
 }
 
-/// Runs seeds from `first` on, each on one thread, until `enough_ms` are lived or one breaks something.
+/// Runs as many seeds from `first` on as were planned to live `enough_ms`, each on one thread, until one breaks
+/// something. Which seeds these are does not depend on who is faster.
 pub fn sweep(first: u64, enough_ms: i64, threads: usize) -> Sweep {
+    let (mut end, mut planned_ms) = (first, 0);
+    while planned_ms < enough_ms {
+        planned_ms += Plan::of(end).scenario.length_ms;
+        end += 1;
+    }
     let (lived, next) = (AtomicI64::new(0), AtomicU64::new(first));
     let (coverage, broken) = (Mutex::new(BTreeMap::new()), Mutex::new(None));
     let work = || {
-        while lived.load(Ordering::Relaxed) < enough_ms && broken.lock().expect("no panic").is_none() {
+        while broken.lock().expect("no panic").is_none() {
             let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= end {
+                return;
+            }
             let outcome = run::live(&Plan::of(seed));
             lived.fetch_add(outcome.lived_ms, Ordering::Relaxed);
             let mut coverage = coverage.lock().expect("no panic");
@@ -75,7 +84,7 @@ pub fn sweep(first: u64, enough_ms: i64, threads: usize) -> Sweep {
     });
     Sweep {
         lived_ms: lived.into_inner(),
-        seeds: next.into_inner() - first,
+        seeds: next.into_inner().min(end) - first,
         coverage: coverage.into_inner().expect("no panic"),
         broken: broken.into_inner().expect("no panic"),
     }

@@ -13,7 +13,7 @@ use kometa_authd::sandbox::world::Delivery;
 use kometa_authd::token::{Grant, Secret};
 
 use super::disk::Disks;
-use super::machine::KOMETAS;
+use super::machine::{DROP_AFTER, KOMETAS};
 use super::plan::{Act, KometaSort, Scenario};
 use super::run::{CONFIG, Run, START_MS, seconds};
 
@@ -210,7 +210,12 @@ pub fn listen(run: &mut Run, event: &Event) {
             run.people.user_code =
                 event.detail.split_once("enter ").and_then(|(_, rest)| Some(rest.split_once(',')?.0.to_owned()));
             if dice.u8(0..4) > 0 {
-                run.plan_in(dice.i64(10_000..700_000), Act::EnterCode(dice.u8(0..4) > 0));
+                let at = dice.i64(10_000..700_000);
+                run.plan_in(at, Act::EnterCode(dice.u8(0..4) > 0));
+                if dice.u8(0..6) == 0 {
+                    // The answer with the grant is lost on the way.
+                    run.plan_in(at, Act::Trouble(120_000, 100, DROP_AFTER));
+                }
             }
         }
         Kind::PasteAddress => {
