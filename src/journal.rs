@@ -383,7 +383,7 @@ impl<H> Journal<H> {
         let file = disk.open(path, Open::WriteOrCreate)?;
         let (bytes, _) = disk.read(&file, READ_MAX_BYTES)?;
         let (history, end) = replay(&bytes);
-        if end > COMPACT_ABOVE_BYTES && end > 2 * history.lines().len() {
+        if is_overgrown(end, &history) {
             return Self::rewrite(disk, path, history);
         }
         let has_room = bytes[end..].len() > 1 && bytes[end..].iter().all(|byte| *byte == b'\n');
@@ -450,6 +450,11 @@ pub fn replay(bytes: &[u8]) -> (History, usize) {
         }
     }
     (history, end)
+}
+
+/// Whether less than half of a journal still matters; a small one may stay as it is.
+fn is_overgrown(size: usize, history: &History) -> bool {
+    size > COMPACT_ABOVE_BYTES && size > 2 * history.lines().len()
 }
 
 fn keep_newest<T>(list: &mut Vec<T>, item: T, max: usize) {

@@ -280,6 +280,21 @@ fn on_disk() {
     assert!(Journal::peek(&disk, &path).unwrap() == expected);
 }
 
+/// Room is what an earlier reservation left behind the last record: blank lines, and nothing else.
+#[test]
+fn room() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.yml#trakt.journal");
+    for (rest, has_room) in [("", false), ("\n", false), ("\n\n", true), ("\n\nx", false), ("xyz", false)] {
+        let disk = RealDisk;
+        let file = disk.open(&path, Open::WriteOrCreate).unwrap();
+        let bytes = [line(&Record::Published).as_slice(), rest.as_bytes()].concat();
+        disk.set_size(&file, 0).unwrap();
+        disk.write_at(&file, &bytes, 0).unwrap();
+        assert_eq!(Journal::open(&disk, &path).unwrap().has_room, has_room, "{rest:?}");
+    }
+}
+
 /// A pair that is back after something else stood in its place, half a save for instance, is the one that we
 /// knew: where it came from and since when it lives are not forgotten, and it is in the file now.
 #[test]
