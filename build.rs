@@ -1,9 +1,11 @@
-//! Leaves the tables for unwinding out of a release, where the linker can.
+//! Tells the linker two things about a release, where it can be told.
 //!
-//! The standard library is compiled with them, a program that aborts at a
-//! panic never reads them, and they are a twelfth of the file. Each linker has
-//! its own ideas about scripts, so a tiny program is linked with ours first:
-//! where that fails, or the tiny program does, the release keeps its tables.
+//! The tables for unwinding are left out: the standard library is compiled with
+//! them, a program that aborts at a panic never reads them, and they are a
+//! twelfth of the file. What only a refresh needs lies together, behind what
+//! is needed all the time: the kernel maps code in pieces of 64 KB. Each linker
+//! has its own ideas about scripts, so a tiny program is linked with ours
+//! first: where that fails, or the tiny program does, the release goes without.
 #![allow(clippy::disallowed_methods, reason = "runs at build time and touches nothing but its own folder")]
 
 use std::env::var;
@@ -11,7 +13,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 const SCRIPT: &str = "\
-SECTIONS { /DISCARD/ : { *(.eh_frame .eh_frame_hdr .gcc_except_table .gcc_except_table.*) } } INSERT AFTER .text;
+SECTIONS {
+    /DISCARD/ : { *(.eh_frame .eh_frame_hdr .gcc_except_table .gcc_except_table.*) }
+    .text.rare : {
+        *(.text.*rustls* .text.*reqwest* .text.*hyper* .text.*webpki* .text.*tower* .text.*httparse*)
+        *(.text.*libyaml* .text.*yaml_serde* .text.*similar* .text.*qrcode*)
+    }
+} INSERT AFTER .text;
 ";
 const TRIAL: &str = r#"fn main() { assert!(std::env::args().count() > 0); println!("it runs"); }"#;
 
