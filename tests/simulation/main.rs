@@ -4,6 +4,7 @@
 #![cfg(feature = "sandbox")]
 
 mod conformance;
+mod found;
 mod play;
 
 use play::plan::{DAY_MS, Plan};

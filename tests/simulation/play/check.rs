@@ -419,7 +419,7 @@ impl Run {
     }
 
     /// While nothing is in the way, the token in the file is valid.
-    fn check_valid(&mut self) -> Result<(), String> {
+    pub(super) fn check_valid(&mut self) -> Result<(), String> {
         if self.disks.borrow().bad.is_some() || self.disks.borrow().slow_ms > 0 {
             // It strikes when the disk is used next, which may be days after it was planned.
             self.disturb(0);

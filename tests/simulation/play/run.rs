@@ -184,6 +184,11 @@ impl Run {
                 self.set_clock(end_ms);
                 return Checks::at_the_end(self);
             }
+            if next > now {
+                // Nobody looks in between, and what ran out meanwhile must not have.
+                self.set_clock(next - 1);
+                self.check_valid()?;
+            }
             self.set_clock(next.max(now));
             if let Some((process, at)) = dies
                 && at <= next
