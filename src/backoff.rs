@@ -26,14 +26,14 @@ pub const REFUSED_S: i64 = 86_400;
 /// - `draw`: a random number of 0 to 1, which shortens the delay by up to a fifth.
 #[must_use]
 pub fn delay_s(attempts: u32, retry_after_s: Option<i64>, lifetime_s: i64, draw: f64) -> i64 {
-    if let Some(asked) = retry_after_s {
-        // Asked for by name: never sooner, a little later, so that not everybody comes back at once.
-        return asked.clamp(1, RETRY_AFTER_MAX_S) + MIN_S + round(draw * 10.0);
-    }
+    // Asked for by name: never sooner, a little later, so that not everybody comes back at once.
+    let asked = retry_after_s.map_or(0, |asked| asked.clamp(1, RETRY_AFTER_MAX_S) + MIN_S + round(draw * 10.0));
     let scale = |part: i64, max: i64| (lifetime_s / part).clamp(MIN_S, max);
     let doubled = scale(60, FIRST_S).saturating_mul(1 << attempts.saturating_sub(1).min(10));
     let delay = doubled.min(scale(10, MAX_S));
-    (delay - round(draw * f64::from(i32::try_from(delay).unwrap_or(i32::MAX)) / 5.0)).max(MIN_S)
+    let ours = delay - round(draw * f64::from(i32::try_from(delay).unwrap_or(i32::MAX)) / 5.0);
+    // Nor much sooner than without a word: some say "in three seconds" for days.
+    ours.max(asked).max(MIN_S)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "both ends are small")]
@@ -52,6 +52,15 @@ mod tests {
         let week = 7 * 86_400;
         let delays: Vec<i64> = (1..=7).map(|attempt| delay_s(attempt, None, week, 0.0)).collect();
         assert_eq!(delays, [15, 30, 60, 120, 180, 180, 180]);
+    }
+
+    /// A server's word is the least; one that says "in three seconds" again and again is not asked that often.
+    #[test]
+    fn a_word_of_the_server() {
+        let week = 7 * 86_400;
+        let delays = |asked| (1..=5).map(move |attempt| delay_s(attempt, Some(asked), week, 0.0));
+        assert!(delays(3).eq([15, 30, 60, 120, 180]));
+        assert!(delays(900).eq([902; 5]));
     }
 
     /// A token of a minute is tried again within seconds.

@@ -245,6 +245,10 @@ impl Run {
             let has_refresh = value(&text, provider, "refresh_token").is_some();
             let shown = token.filter(|_| has_refresh).map(|token| at(token).unwrap_or(usize::MAX));
             let family = shown.and_then(|at| Some(entries.get(at)?.family));
+            if self.checks.excused.contains(provider) {
+                // It was spent, and the answer was lost: what was before it may take its place.
+                self.people.given.remove(provider);
+            }
             let given = self.people.given.get(provider).copied();
             if given.zip(family).is_some_and(|(given, family)| family < given) && !self.people.misled.contains(provider)
             {
