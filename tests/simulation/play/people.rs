@@ -306,6 +306,8 @@ fn act_on_file(run: &mut Run, act: Act) -> Result<(), String> {
             run.plan_in(long, Act::IsMended);
         }
         Act::IsMended => write(run, &text.replace("broken: [\n", ""), true),
+        // Nobody puts back what was broken; whoever did would mend it, as after `Broken`.
+        Act::Copy if run.people.is_hindered => {}
         Act::Copy => run.people.copy = Some(text),
         Act::Restore => {
             if let Some(copy) = run.people.copy.take() {
