@@ -188,6 +188,8 @@ pub enum Refreshing {
     Fallback,
     /// It was called invalid a day ago; perhaps the provider thinks better of it.
     SecondLook,
+    /// It may be spent: nobody knows what came of the last request.
+    Unanswered,
 }
 
 impl Publishing {
@@ -197,7 +199,7 @@ impl Publishing {
 
 impl Refreshing {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Due,
         Self::BeforeKometa,
         Self::Expired,
@@ -205,13 +207,14 @@ impl Refreshing {
         Self::Forced,
         Self::Fallback,
         Self::SecondLook,
+        Self::Unanswered,
     ];
 }
 
 // A new one belongs into the list above it; the last one of each tells.
 const _: () = assert!(Waiting::PasteAddress as usize + 1 == Waiting::ALL.len());
 const _: () = assert!(Publishing::SpentCameBack as usize + 1 == Publishing::ALL.len());
-const _: () = assert!(Refreshing::SecondLook as usize + 1 == Refreshing::ALL.len());
+const _: () = assert!(Refreshing::Unanswered as usize + 1 == Refreshing::ALL.len());
 
 impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -240,6 +243,7 @@ impl fmt::Display for Refreshing {
             Self::Forced => "asked for",
             Self::Fallback => "the pair before it may live",
             Self::SecondLook => "second look",
+            Self::Unanswered => "no answer to the last request",
         })
     }
 }
@@ -385,6 +389,10 @@ fn when(facts: &Facts, current: &Held) -> (UnixSeconds, Refreshing) {
             None if facts.urgency == Urgency::Asked || dead.at > now => (now, Refreshing::SecondLook),
             None => (dead.at.plus(crate::backoff::REFUSED_S), Refreshing::SecondLook),
         };
+    }
+    if facts.history.intent.is_some_and(|intent| Some(intent.spends) == current.refresh()) {
+        // Nothing can be lost any more, and the access token may have ended with it.
+        return (now, Refreshing::Unanswered);
     }
     let Some((from, lifetime)) = life(current) else {
         return (kometa_until(facts, current).unwrap_or(now), Refreshing::UnknownLife);

@@ -454,7 +454,7 @@ fn unknown_outcome() {
     let intent = |at| Record::Intent(Intent { spends: token("a"), at });
     let history = history(&[Record::Held(pair), intent(NOON), intent(NOON.plus(60))]);
     assert_eq!(history.intent.map(|intent| intent.at), Some(NOON));
-    assert_eq!(at(NOON, seen("a"), &history), Decision::Refresh(Refreshing::Expired));
+    assert_eq!(at(NOON, seen("a"), &history), Decision::Refresh(Refreshing::Unanswered));
     assert!(token_to_spend(&history).and_then(Held::refresh) == Some(token("a")));
 }
 
@@ -473,6 +473,30 @@ fn ends() {
     assert_eq!(expires_at(&pair), Some(NOON.plus(DAY)));
     pair.grant.expires_in = None;
     assert_eq!(expires_at(&pair), None);
+}
+
+/// A request whose answer is lost makes the pair due, also where what made it due before has passed: it may be
+/// spent, and nothing can be lost by asking again. Whose request it was is looked at.
+#[test]
+fn unanswered() {
+    let pair = Record::Held(held("a", Origin::Refreshed, NOON, 7 * DAY));
+    let asked = |name| Record::Intent(Intent { spends: token(name), at: NOON });
+    let trouble = Trouble {
+        since: NOON,
+        attempts: 1,
+        not_before: NOON.plus(15),
+        what: "no answer".to_owned(),
+        asked: false,
+        refused: None,
+    };
+    let waited = Record::Trouble { trouble, settled: false };
+    let open = history(&[pair.clone(), asked("a")]);
+    assert_eq!(at(NOON.plus(60), seen("a"), &open), Decision::Refresh(Refreshing::Unanswered));
+    let backing_off = history(&[pair.clone(), asked("a"), waited]);
+    assert_eq!(waits(at(NOON, seen("a"), &backing_off)), (NOON.plus(15), Waiting::Retry));
+    assert_eq!(at(NOON.plus(15), seen("a"), &backing_off), Decision::Refresh(Refreshing::Unanswered));
+    let other = history(&[pair, asked("b")]);
+    assert_eq!(waits(at(NOON.plus(60), seen("a"), &other)).1, Waiting::Valid);
 }
 
 /// What only a person can end is told apart from what time ends, and every reason has words of its own.
@@ -502,6 +526,7 @@ fn reasons() {
         Refreshing::Forced,
         Refreshing::Fallback,
         Refreshing::SecondLook,
+        Refreshing::Unanswered,
     ] {
         assert!(words.insert(reason.to_string()), "{reason}");
     }
