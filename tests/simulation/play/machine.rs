@@ -82,6 +82,8 @@ pub struct Process {
     changes_seen: u64,
     /// It waits for nothing but the next event, with this deadline in wall seconds.
     pub rests: Option<Option<i64>>,
+    /// Since when it does, in wall seconds.
+    pub rests_since: i64,
     /// It has a request under way since then.
     pub asks: bool,
 }
@@ -339,6 +341,9 @@ impl World for SimWorld {
             } else if until_ms.is_some_and(|until| until <= wall_ms) {
                 Wake::Deadline
             } else {
+                if process.rests.is_none() {
+                    process.rests_since = wall_ms / 1000;
+                }
                 process.rests = Some(until.map(|until| until.0));
                 if let Some(until) = until_ms {
                     let at = until - machine.skew_ms;
