@@ -413,7 +413,7 @@ fn when(facts: &Facts, current: &Held) -> (UnixSeconds, Refreshing) {
     let lead = RUN_LEAD_S.min(lifetime / 4);
     for start in &facts.kometa.starts {
         // Nor is it refreshed while Kometa is about to read it.
-        let is_too_old = *start < due.0 && expires.since(*start) < needs;
+        let is_too_old = *start <= due.0 && expires.since(*start) < needs;
         let is_too_close = (0..lead).contains(&start.since(due.0));
         if *start > now && (is_too_old || is_too_close) {
             due = (start.plus(-lead), Refreshing::BeforeKometa);

@@ -420,13 +420,29 @@ fn grants_come_first() {
     }
 }
 
+/// Before a token is spent the name of a new journal is on the medium; of one with room it is already.
+#[test]
+fn the_name_of_a_journal() {
+    let home = Home::new();
+    let intent = Record::Intent(Intent { spends: Fingerprint::of(b"token"), at: UnixSeconds(1_800_000_000) });
+    for (what, syncs) in [("new", true), ("with room", false)] {
+        let disk = Meddled::default();
+        let mut journal = open_journal(&RealDisk, &home.place).unwrap();
+        journal.reserve(&disk, &intent, &home.place.state).unwrap();
+        assert_eq!(disk.made("sync_folder"), syncs, "{what}");
+    }
+}
+
 /// A journal that is missing is an empty one, one that cannot be read is none, and a short one stays as it is.
 #[test]
 fn journals() {
     let home = Home::new();
     assert!(Journal::peek(&RealDisk, &home.place.journal).unwrap() == History::default());
     let record = Record::Succeeded(UnixSeconds(1_800_000_000));
-    open_journal(&RealDisk, &home.place).unwrap().add(&RealDisk, &record).unwrap();
+    let mut journal = open_journal(&RealDisk, &home.place).unwrap();
+    for _ in 0..100 {
+        journal.add(&RealDisk, &record).unwrap();
+    }
     let disk = Meddled::default();
     assert!(open_journal(&disk, &home.place).unwrap().history.last_success.is_some());
     assert!(!disk.made("rename"), "written anew");

@@ -136,6 +136,7 @@ mod tests {
             ("expired", ended(Ended::Expired), round(2), round(1)),
             ("lost", ended(Ended::Lost), round(2), round(1)),
             ("denied", ended(Ended::Denied), waits(None, NEVER), round(1)),
+            ("denied, and asked anew", [ended(Ended::Denied), vec![Step::Asked(1)]].concat(), round(2), round(1)),
             ("the third expired", vec![Step::Asked(3), Step::Ended(Ended::Expired)], waits(None, NEVER), round(1)),
         ] {
             let decided = waits(None, NEVER);

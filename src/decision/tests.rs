@@ -380,6 +380,8 @@ fn every_run_has_enough_left() {
                 let date: jiff::civil::Date = day.parse().unwrap();
                 let begin = UnixSeconds(date.to_zoned(zone.clone()).unwrap().timestamp().as_second());
                 let end = begin.plus(7 * DAY);
+                let usual = 7 * DAY / (lifetime / 3 * 2) + 1;
+                let before_runs = 7 * i64::try_from(times.around(begin, &zone).len()).unwrap();
                 let (mut now, mut refreshes, mut pair) = (begin, 0, held("a", Origin::Refreshed, begin, lifetime));
                 while now < end {
                     let starts = times.around(now, &zone);
@@ -394,6 +396,7 @@ fn every_run_has_enough_left() {
                             let is_last = left <= (lifetime / 20).min(RUN_LEAD_S);
                             assert!(!runs || is_last, "{case}: {why} in the first minutes of a run, {left} s left");
                             refreshes += 1;
+                            assert!(refreshes <= usual + before_runs, "{case}: {refreshes} refreshes");
                             pair = held("a", Origin::Refreshed, now, lifetime);
                         }
                         Decision::Wait { until: Some(until), .. } => {
@@ -409,9 +412,6 @@ fn every_run_has_enough_left() {
                         other => panic!("{case}: {other:?}"),
                     }
                 }
-                let usual = 7 * DAY / (lifetime / 3 * 2) + 1;
-                let before_runs = 7 * i64::try_from(times.around(begin, &zone).len()).unwrap();
-                assert!(refreshes <= usual + before_runs, "{case}: {refreshes} refreshes");
             }
         }
     }
