@@ -440,11 +440,12 @@ impl<H> Journal<H> {
 pub fn replay(bytes: &[u8]) -> (History, usize) {
     let (mut history, mut end, mut at) = (History::default(), 0, 0);
     // The room that was made for the next record is blank lines, which would each be looked at.
-    let last = bytes.iter().rposition(|byte| *byte != b'\n');
-    let written = last.map_or(0, |last| bytes.len().min(last + 2));
-    for piece in bytes[..written].split_inclusive(|byte| *byte == b'\n') {
-        at += piece.len();
-        if let Some(record) = parse_line(piece) {
+    for piece in bytes.trim_ascii_end().split(|byte| *byte == b'\n') {
+        let line_end = at + piece.len();
+        at = line_end + 1;
+        if bytes.get(line_end) == Some(&b'\n')
+            && let Some(record) = parse_line(piece)
+        {
             history.apply(&record);
             end = at;
         }

@@ -331,6 +331,8 @@ fn before_kometa() {
         (DAY, 16 * HOUR + RUN_LEAD_S, None),
         (HOUR, 35 * 60, Some(35 * 60 - RUN_LEAD_S)),
         (HOUR, 25 * 60, None),
+        // Nineteen minutes: a quarter of them before, or what it brings would not be enough either.
+        (19 * 60, 575, Some(575 - 19 * 60 / 4)),
         // A week's token is always refreshed early enough.
         (7 * DAY, 4 * DAY, None),
         (90 * DAY, 2 * DAY, None),

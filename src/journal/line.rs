@@ -18,10 +18,9 @@ pub(super) fn line(record: &Record) -> Vec<u8> {
     format!("{} {json}\n", Fingerprint::of(json.as_bytes())).into_bytes()
 }
 
-/// The record of a line that is whole; an unknown one is from a newer version, and is passed over.
+/// The record of a whole line, its end apart; an unknown one is from a newer version, and is passed over.
 pub(super) fn parse_line(piece: &[u8]) -> Option<Record> {
-    let text = std::str::from_utf8(piece).ok()?.strip_suffix('\n')?;
-    let (checksum, json) = text.split_at_checked(FINGERPRINT_DIGITS)?;
+    let (checksum, json) = std::str::from_utf8(piece).ok()?.split_at_checked(FINGERPRINT_DIGITS)?;
     let json = json.strip_prefix(' ')?;
     if Fingerprint::parse(checksum)? != Fingerprint::of(json.as_bytes()) {
         return None;
