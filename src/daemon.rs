@@ -293,6 +293,12 @@ impl<W: World> Daemon<W> {
                 Wake::AllChanged => self.visit_all(Urgency::Usual).await,
                 Wake::ClockSet => {
                     self.world.announce(Event::new(Kind::ClockSet, "clock"));
+                    // How long a file has stood still cannot be told by its date now.
+                    tokio::select! {
+                        biased;
+                        () = self.world.stopping() => {}
+                        () = self.world.pause(account::HALF_QUIET) => {}
+                    }
                     self.visit_all(Urgency::Usual).await;
                 }
                 Wake::Reload => self.visit_all(Urgency::Asked).await,

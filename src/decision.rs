@@ -363,6 +363,8 @@ fn whose(seen: &Seen, history: &History) -> Option<Decision> {
             _ if history.signed_out.is_some() => Some(Decision::Adopt),
             // Not noted yet, an answer without a new refresh token, or somebody's refresh that kept it.
             Some(_) => Some(Decision::Publish(Publishing::New)),
+            // We were stopped while we put it there: nobody knows whether it survives a power cut.
+            None if same_access && history.edit.is_some() => Some(Decision::Publish(Publishing::New)),
             None if same_access || seen.access.is_none() => None,
             None => Some(Decision::Adopt),
         };

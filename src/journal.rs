@@ -348,11 +348,12 @@ pub enum Record {
 }
 
 impl Record {
-    /// Whether a power cut may take it: the file or the provider would only say it again.
-    fn may_be_lost(&self) -> bool {
+    /// Whether a power cut may take it from behind `history`: the file or the provider would only say it again.
+    /// The file says no more whose pair took the place of ours once a stale copy has been written over it.
+    fn may_be_lost(&self, history: &History) -> bool {
         match self {
             Self::Published | Self::Edit(..) | Self::Used(_) => true,
-            Self::Held(held) => held.origin == Origin::Adopted,
+            Self::Held(held) => held.origin == Origin::Adopted && history.current.is_none(),
             _ => false,
         }
     }
@@ -430,8 +431,9 @@ impl<H> Journal<H> {
         let bytes = line(record);
         disk.write_at(&self.file, &bytes, self.end as u64)?;
         self.end += bytes.len();
+        let may_be_lost = record.may_be_lost(&self.history);
         self.history.apply(record);
-        if record.may_be_lost() { Ok(()) } else { disk.sync_data(&self.file) }
+        if may_be_lost { Ok(()) } else { disk.sync_data(&self.file) }
     }
 }
 

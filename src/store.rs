@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use crate::disk::{Disk, Meta, Open, explain};
 use crate::file::{self, Snapshot, Unreadable};
 use crate::journal::{Held, Journal, Record};
+use crate::provider::PROVIDERS;
 use crate::splice;
 use crate::token::Fingerprint;
 
@@ -35,8 +36,10 @@ pub struct Place {
     pub journal: PathBuf,
     /// The copy that an edit in place can be finished from.
     pub redo: PathBuf,
-    /// The new text, before it takes the file's place.
+    /// A new text while it is written: whatever has this name after a crash is worth nothing.
     pub temp: PathBuf,
+    /// A whole text that is to change places with the config's, or what came out when it did.
+    pub swap: PathBuf,
 }
 
 /// The state folder's name beside the config.
@@ -61,9 +64,23 @@ impl Place {
             journal: state.join(format!("{stem}.journal")),
             redo: state.join(format!("{stem}.redo")),
             temp: folder.join(format!(".{name}.kometa-authd.tmp")),
+            swap: folder.join(format!(".{name}.kometa-authd.swap")),
             folder,
             state,
         }
+    }
+
+    /// The journals of all the config's accounts.
+    fn journals(&self) -> impl Iterator<Item = PathBuf> {
+        let name = self.journal.file_name().unwrap_or_default().to_string_lossy();
+        let config = name.rsplit_once('#').map_or("", |(config, _)| config).to_owned();
+        PROVIDERS.into_iter().map(move |provider| self.state.join(format!("{config}#{}.journal", provider.name)))
+    }
+
+    /// Whether something was left behind by a crash.
+    #[must_use]
+    pub fn has_leftovers<D: Disk>(&self, disk: &D) -> bool {
+        [&self.temp, &self.swap, &self.redo].into_iter().any(|path| disk.meta(path).is_ok())
     }
 }
 
@@ -259,15 +276,10 @@ pub fn replace<D: Disk>(
         note(&Record::Edit(base.fingerprint, after));
         let step = match way {
             Way::InPlace => in_place(disk, place, &base, &new)?,
-            Way::Exchange | Way::Rename => by_rename(disk, place, &base, &new, way, orphans)?,
+            Way::Exchange | Way::Rename => by_rename(disk, place, base, &new, way, orphans)?,
         };
         match step {
-            Step::Done => {
-                if way != Way::InPlace {
-                    orphans.push(Orphan { text: base.text, found: Vec::new(), handle: base.handle });
-                }
-                return Ok(Some(after));
-            }
+            Step::Done => return Ok(Some(after)),
             Step::Changed => return Err(Refused::Changed),
             // Each leads on to the next, and none back.
             Step::Use(other) => way = other,
@@ -298,29 +310,29 @@ pub fn recover<D: Disk>(disk: &D, place: &Place) -> Result<(), Refused> {
         let (bytes, _) = disk.read(&redo, REDO_MAX_BYTES).map_err(|error| failed(&place.redo, error))?;
         if let Some((old, new)) = parse_redo(&bytes) {
             let config = disk.open(&place.config, Open::Write).map_err(|error| failed(&place.config, error))?;
-            let (found, _) = disk.read(&config, file::SIZE_MAX_BYTES).map_err(|error| failed(&place.config, error))?;
-            if found != old && found != new && is_torn(&found, old, new) {
-                overwrite(disk, &config, found.len(), new, difference(&found, new))
-                    .map_err(|error| failed(&place.config, error))?;
-            }
+            mend(disk, &config, (old, new), new).map_err(|error| failed(&place.config, error))?;
         }
         disk.remove(&place.redo).map_err(|error| failed(&place.redo, error))?;
     }
-    let Ok(leftover) = disk.open(&place.temp, Open::Read) else {
+    // It may be half a text, or a trial.
+    if disk.meta(&place.temp).is_ok() {
+        disk.remove(&place.temp).map_err(|error| failed(&place.temp, error))?;
+    }
+    let Ok(leftover) = disk.open(&place.swap, Open::Read) else {
         return Ok(());
     };
-    let history = Journal::peek(disk, &place.journal).unwrap_or_default();
-    let leftover = file::read_handle(disk, place.temp.clone(), leftover);
-    if let (Some((before, after)), Ok(leftover), Ok(config)) = (history.edit, leftover, file::read(disk, &place.config))
-        && config.fingerprint == after
-        && leftover.fingerprint != before
-        && leftover.fingerprint != after
+    // It may have been any account's edit.
+    let edits: Vec<_> = place.journals().filter_map(|path| Journal::peek(disk, &path).ok()?.edit).collect();
+    let leftover = file::read_handle(disk, place.swap.clone(), leftover);
+    if let (Ok(leftover), Ok(config)) = (leftover, file::read(disk, &place.config))
+        && edits.iter().any(|(_, after)| config.fingerprint == *after)
+        && edits.iter().all(|(before, after)| ![before, after].contains(&&leftover.fingerprint))
     {
         // We were stopped between the exchange and the look at what came out: an edit that
         // somebody else had just made. It goes back; ours is made again on top of it.
-        disk.exchange(&place.temp, &place.config).map_err(|error| failed(&place.config, error))?;
+        disk.exchange(&place.swap, &place.config).map_err(|error| failed(&place.config, error))?;
     }
-    disk.remove(&place.temp).map_err(|error| failed(&place.temp, error))?;
+    disk.remove(&place.swap).map_err(|error| failed(&place.swap, error))?;
     disk.sync_folder(&place.folder).map_err(|error| failed(&place.folder, error))
 }
 
@@ -387,34 +399,41 @@ fn asks_for_in_place(error: &io::Error) -> bool {
 fn by_rename<D: Disk>(
     disk: &D,
     place: &Place,
-    base: &Snapshot<D::Handle>,
+    base: Snapshot<D::Handle>,
     new: &str,
     way: Way,
     orphans: &mut Vec<Orphan<D::Handle>>,
 ) -> Result<Step, Refused> {
-    let step = rename_steps(disk, place, base, new, way, orphans);
-    // The name is gone after a rename, holds the old text after an exchange, and the new one after a failure.
-    let removed = disk.remove(&place.temp);
+    let mut name = Some(&place.temp);
+    let step = rename_steps(disk, place, &base, new, way, &mut name, orphans);
+    // It is gone after a rename, holds the old text after an exchange, and the new one after a failure.
+    let removed = name.map_or(Ok(()), |name| disk.remove(name));
+    if matches!(step, Ok(Step::Done)) || name.is_none() {
+        orphans.push(Orphan { text: base.text, found: Vec::new(), handle: base.handle });
+    }
     match step {
         Ok(Step::Done) => {
             if way == Way::Exchange {
-                removed.map_err(|error| Refused::Folder { path: place.temp.clone(), error })?;
+                removed.map_err(|error| Refused::Folder { path: place.swap.clone(), error })?;
             }
             disk.sync_folder(&place.folder).map_err(|error| Refused::Folder { path: place.folder.clone(), error })?;
             Ok(Step::Done)
         }
         Ok(step) => Ok(step),
-        Err(error) if asks_for_in_place(&error) => Ok(Step::Use(Way::InPlace)),
-        Err(error) => Err(Refused::Folder { path: place.temp.clone(), error }),
+        Err(error) if name.is_some() && asks_for_in_place(&error) => Ok(Step::Use(Way::InPlace)),
+        Err(error) => Err(Refused::Folder { path: name.unwrap_or(&place.swap).clone(), error }),
     }
 }
 
-fn rename_steps<D: Disk>(
+/// `name` is the one that the new text has at the end of it, or what came out in exchange; `None` where that could
+/// not be looked at. It may be somebody's edit then, and `recover` finds it.
+fn rename_steps<'p, D: Disk>(
     disk: &D,
-    place: &Place,
+    place: &'p Place,
     base: &Snapshot<D::Handle>,
     new: &str,
     way: Way,
+    name: &mut Option<&'p PathBuf>,
     orphans: &mut Vec<Orphan<D::Handle>>,
 ) -> io::Result<Step> {
     use rustix::io::Errno;
@@ -425,6 +444,11 @@ fn rename_steps<D: Disk>(
         return Ok(Step::Use(Way::InPlace));
     }
     disk.sync(&temp)?;
+    if way == Way::Exchange {
+        // Only a whole text has this name, so that after a crash no half of one can be taken for what came out.
+        disk.rename(&place.temp, &place.swap)?;
+        *name = Some(&place.swap);
+    }
     if !is_still(disk, &place.config, base) {
         return Ok(Step::Changed);
     }
@@ -432,7 +456,7 @@ fn rename_steps<D: Disk>(
         disk.rename(&place.temp, &place.config)?;
         return Ok(Step::Done);
     }
-    match disk.exchange(&place.temp, &place.config) {
+    match disk.exchange(&place.swap, &place.config) {
         Ok(()) => {}
         Err(error) => {
             let errno = error.raw_os_error().map(Errno::from_raw_os_error);
@@ -442,23 +466,26 @@ fn rename_steps<D: Disk>(
             };
         }
     }
-    let came_out = take_out(disk, &place.temp, &base.text);
+    *name = None;
+    let came_out = take_out(disk, &place.swap, &base.text);
     let is_same = |(orphan, meta): &(Orphan<_>, Meta)| orphan.found.is_empty() && meta.identity == base.meta.identity;
     if came_out.as_ref().is_ok_and(is_same) {
+        *name = Some(&place.swap);
         return Ok(Step::Done);
     }
     // Somebody was faster by a moment: what came out is their edit, and it goes back at once, unless there
     // is a still newer one. Then what comes out is ours, or what a third made of it.
     let ours = disk.read(&temp, 0)?.1.identity;
     let goes_back = disk.meta(&place.config).is_ok_and(|meta| meta.identity == ours);
-    let went_back = goes_back && disk.exchange(&place.temp, &place.config).is_ok();
+    let went_back = goes_back && disk.exchange(&place.swap, &place.config).is_ok();
     let (mut theirs, _) = came_out?;
     // Whoever read ours in between will write over what is finished here only now.
     look_again(disk, &mut theirs)?;
     orphans.push(theirs);
     if went_back {
-        orphans.push(take_out(disk, &place.temp, new)?.0);
+        orphans.push(take_out(disk, &place.swap, new)?.0);
     }
+    *name = Some(&place.swap);
     Ok(Step::Changed)
 }
 
@@ -513,10 +540,26 @@ fn in_place<D: Disk>(disk: &D, place: &Place, base: &Snapshot<D::Handle>, new: &
         disk.remove(&place.redo).map_err(|error| failed(&place.redo, error))?;
         return Ok(Step::Changed);
     }
-    overwrite(disk, &config, old.len(), new, differs).map_err(|error| failed(&place.config, error))?;
+    if let Err(error) = overwrite(disk, &config, old.len(), new, differs) {
+        // Half of it may be there. Where that cannot be taken back now, `recover` goes through with it.
+        if mend(disk, &config, (old, new), old).is_ok() {
+            let _ = disk.remove(&place.redo);
+        }
+        return Err(failed(&place.config, error));
+    }
     let (found, _) = disk.read(&config, file::SIZE_MAX_BYTES).map_err(|error| failed(&place.config, error))?;
     disk.remove(&place.redo).map_err(|error| failed(&place.redo, error))?;
     Ok(if found == new { Step::Done } else { Step::Changed })
+}
+
+/// Makes one of two texts of a file that a write of the one over the other tore; what is neither, nor a mixture of
+/// them, is somebody's edit and stays.
+fn mend<D: Disk>(disk: &D, file: &D::Handle, (old, new): (&[u8], &[u8]), wanted: &[u8]) -> io::Result<()> {
+    let (found, _) = disk.read(file, file::SIZE_MAX_BYTES)?;
+    if found == old || found == new || !is_torn(&found, old, new) {
+        return Ok(());
+    }
+    overwrite(disk, file, found.len(), wanted, difference(&found, wanted))
 }
 
 /// Makes `new` of a file of some size that differs from it in that range alone.

@@ -33,6 +33,11 @@ struct Meddled<'a> {
     act: RefCell<Option<Meddling<'a>>>,
     is_mount_point: bool,
     has_no_exchange: bool,
+    /// Nothing works any more once something has failed.
+    is_fragile: bool,
+    is_broken: Cell<bool>,
+    /// What somebody does in the last moment before an exchange.
+    in_exchange: RefCell<Option<Meddling<'a>>>,
     largest_write: Cell<usize>,
     log: RefCell<Vec<&'static str>>,
 }
@@ -51,13 +56,16 @@ impl<'a> Meddled<'a> {
 
     fn before(&self, operation: &'static str) -> io::Result<()> {
         self.log.borrow_mut().push(operation);
+        if self.is_broken.get() {
+            return Err(Errno::IO.into());
+        }
         let (wanted, number) = self.at.get();
         if operation != wanted {
             return Ok(());
         }
         self.at.set((wanted, number.wrapping_sub(1)));
         match self.act.borrow_mut().take_if(|_| number == 1) {
-            Some(act) => act(),
+            Some(act) => act().inspect_err(|_| self.is_broken.set(self.is_fragile)),
             None => Ok(()),
         }
     }
@@ -121,13 +129,17 @@ impl Disk for Meddled<'_> {
         RealDisk.sync_folder(folder)
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.before("rename")?;
+        // What is to change places with the config gets its name first.
+        self.before(if to.extension() == Some("swap".as_ref()) { "name" } else { "rename" })?;
         RealDisk.rename(from, to)
     }
     fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
         self.before("exchange")?;
         if self.has_no_exchange {
             return Err(Errno::INVAL.into());
+        }
+        if let Some(act) = self.in_exchange.borrow_mut().take() {
+            act()?;
         }
         RealDisk.exchange(one, other)
     }
@@ -189,7 +201,7 @@ impl Home {
 
     /// Nothing is left over beside the config and in the state folder.
     fn assert_clean(&self, what: &str) {
-        assert!(!self.place.temp.exists() && !self.place.redo.exists(), "{what}: something is left over");
+        assert!(!self.place.has_leftovers(&RealDisk), "{what}: something is left over");
     }
 }
 
@@ -302,47 +314,90 @@ fn in_place_only_what_differs_is_written() {
     home.assert_clean("after a mixture");
 }
 
-/// A write in place that was cut off is finished; what is whole, or what somebody wrote since, stays.
+/// A write in place that failed in the middle is taken back, and one that was cut off is finished; what is whole, or
+/// what somebody wrote since, stays.
 #[test]
-fn a_torn_write_is_finished() {
+fn a_torn_write_is_mended() {
     let torn = format!("{}{}", &NEW[..NEW.len() - 4], &OLD[NEW.len() - 4..]);
-    for (what, found, expected) in [
-        ("torn", torn.as_str(), NEW),
-        ("not begun", OLD, OLD),
-        ("whole, and not yet noted", NEW, NEW),
-        ("edited since", THEIRS, THEIRS),
+    for (what, found, taken_back, finished) in [
+        ("torn", torn.as_str(), OLD, NEW),
+        ("not begun", OLD, OLD, OLD),
+        ("whole, and not yet noted", NEW, NEW, NEW),
+        ("edited since", THEIRS, THEIRS, THEIRS),
     ] {
-        let home = Home::in_place();
-        let config = home.place.config.clone();
-        let disk = Meddled::at("write_at", 2, || {
-            fs::write(&config, found)?;
-            Err(Errno::IO.into())
-        });
-        assert!(home.replace(&disk, NEW).0.is_err(), "{what}");
-        assert!(home.place.redo.exists(), "{what}: nothing to finish it from");
-        recover(&RealDisk, &home.place).unwrap();
-        assert_eq!(home.text(), expected, "{what}");
-        home.assert_clean(what);
+        for is_cut_off in [false, true] {
+            let home = Home::in_place();
+            let config = home.place.config.clone();
+            let meddled = Meddled::at("write_at", 2, || {
+                fs::write(&config, found)?;
+                Err(Errno::IO.into())
+            });
+            let disk = Meddled { is_fragile: is_cut_off, ..meddled };
+            assert!(home.replace(&disk, NEW).0.is_err(), "{what}");
+            if is_cut_off {
+                assert!(home.place.redo.exists(), "{what}: nothing to finish it from");
+                recover(&RealDisk, &home.place).unwrap();
+            }
+            assert_eq!(home.text(), if is_cut_off { finished } else { taken_back }, "{what}");
+            home.assert_clean(what);
+        }
     }
+    // The end of the old text, which is longer, cannot be cut off.
+    let home = Home::in_place();
+    let disk = Meddled::failing("set_size", 1, Errno::IO);
+    assert!(home.replace(&disk, &OLD.replace("old", "o")).0.is_err());
+    assert_eq!(home.text(), OLD);
+    home.assert_clean("longer");
 }
 
-/// What a stop between two steps of an exchange left behind is told from somebody's edit.
+/// What a stop between two steps of an exchange left behind is told from somebody's edit, whichever account's it was.
 #[test]
 fn a_leftover_is_cleared_away() {
     let half = &NEW[..20];
-    for (what, config, leftover, expected) in [
-        ("before the exchange", OLD, NEW, OLD),
-        ("before it was written", OLD, half, OLD),
-        ("after the exchange", NEW, OLD, NEW),
-        ("somebody's edit came out", NEW, THEIRS, THEIRS),
-        ("somebody's edit came out, and somebody wrote", THEIRS, half, THEIRS),
+    for provider in ["trakt", "mal"] {
+        for (what, config, is_whole, leftover, expected) in [
+            ("before it was written", OLD, false, half, OLD),
+            ("a trial, when the edit was long done", NEW, false, "\n\n\n", NEW),
+            ("before the exchange", OLD, true, NEW, OLD),
+            ("after the exchange", NEW, true, OLD, NEW),
+            ("somebody's edit came out", NEW, true, THEIRS, THEIRS),
+            ("somebody's edit came out, and somebody wrote", THEIRS, true, OLD, THEIRS),
+        ] {
+            let home = Home::new();
+            let place = Place::new(&home.place.config, None, provider);
+            let edit = Record::Edit(Fingerprint::of(OLD.as_bytes()), Fingerprint::of(NEW.as_bytes()));
+            open_journal(&RealDisk, &place).unwrap().add(&RealDisk, &edit).unwrap();
+            fs::write(&home.place.config, config).unwrap();
+            fs::write(if is_whole { &home.place.swap } else { &home.place.temp }, leftover).unwrap();
+            recover(&RealDisk, &home.place).unwrap();
+            assert_eq!(home.text(), expected, "{what}");
+            home.assert_clean(what);
+        }
+    }
+}
+
+/// Where what came out of the exchange cannot be looked at, it is not thrown away: it may be somebody's edit. And
+/// the file that stood there is told of, because somebody may have it open.
+#[test]
+fn what_came_out_unseen() {
+    for (what, theirs, is_fragile, expected) in [
+        ("nobody was faster", None, false, OLD),
+        ("somebody was", Some(THEIRS), false, THEIRS),
+        ("nobody was faster, and it cannot go back", None, true, NEW),
+        ("somebody was, and it cannot go back", Some(THEIRS), true, THEIRS),
     ] {
         let home = Home::new();
+        let (config, other) = (home.place.config.clone(), home.folder.path().join("other.yml"));
         let mut journal = open_journal(&RealDisk, &home.place).unwrap();
         let edit = Record::Edit(Fingerprint::of(OLD.as_bytes()), Fingerprint::of(NEW.as_bytes()));
         journal.add(&RealDisk, &edit).unwrap();
-        fs::write(&home.place.config, config).unwrap();
-        fs::write(&home.place.temp, leftover).unwrap();
+        let disk = Meddled { is_fragile, ..Meddled::failing("read", 3, Errno::ACCESS) };
+        *disk.in_exchange.borrow_mut() = theirs.map(|theirs| -> Meddling {
+            Box::new(move || fs::write(&other, theirs).and_then(|()| fs::rename(&other, &config)))
+        });
+        let (done, orphans) = home.replace(&disk, NEW);
+        assert!(matches!(done, Err(Refused::Folder { .. })), "{what}: {done:?}");
+        assert_eq!(orphans.first().map(String::as_str), Some(OLD), "{what}");
         recover(&RealDisk, &home.place).unwrap();
         assert_eq!(home.text(), expected, "{what}");
         home.assert_clean(what);
@@ -408,7 +463,8 @@ fn grants_come_first() {
         (Record::Published, false),
         (Record::Edit(client, client), false),
         (Record::Used(client), false),
-        (Record::Held(held(Origin::Adopted)), false),
+        // The file says it again, unless a stale copy is written over it: then nothing but this does.
+        (Record::Held(held(Origin::Adopted)), true),
         (Record::Held(held(Origin::Authorized)), true),
         (Record::Dead(Dead { token: client, at, lost: false }), true),
         (Record::SignedOut(at), true),
@@ -418,6 +474,10 @@ fn grants_come_first() {
         journal.add(&disk, &record).unwrap();
         assert_eq!(disk.made("sync_data"), syncs);
     }
+    let first = Record::Held(held(Origin::Adopted));
+    let disk = Meddled::default();
+    open_journal(&disk, &Home::new().place).unwrap().add(&disk, &first).unwrap();
+    assert!(!disk.made("sync_data"));
 }
 
 /// Before a token is spent the name of a new journal is on the medium; of one with room it is already.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Account, Daemon, HandleOf, LOOK_AGAIN_MAX_S, Look, Next, World, facts};
 use crate::decision::{self, Decision, Facts, Urgency, Waiting, sign_in};
-use crate::disk::{Disk, Meta};
+use crate::disk::Meta;
 use crate::event::{Event, Kind};
 use crate::file::Snapshot;
 use crate::health;
@@ -20,7 +20,7 @@ use crate::token::{Fingerprint, UnixSeconds};
 const STEPS_MAX: usize = 8;
 /// How long what looks like half of a save has to stay so: an emptied block, and a text that ends in the middle
 /// of a line, which may be the middle of a token.
-const HALF_QUIET: Duration = Duration::from_secs(2);
+pub(super) const HALF_QUIET: Duration = Duration::from_secs(2);
 /// How long a file that was written just now is left alone before it is written again.
 pub(super) const QUIET: Duration = Duration::from_millis(400);
 /// How long a file that never stands still is waited for: a program that writes it all the time must not
@@ -155,8 +155,7 @@ impl<W: World> Daemon<W> {
         };
         self.account(config, provider)?.expires_at = history.current.as_ref().and_then(decision::expires_at);
         let disk = self.world.disk();
-        let leftovers =
-            !self.configs[config].recovered && (disk.meta(&place.temp).is_ok() || disk.meta(&place.redo).is_ok());
+        let leftovers = !self.configs[config].recovered && place.has_leftovers(disk);
         let waiting = !self.configs[config].accounts.iter().any(|a| a.provider == provider && a.pending.is_empty());
         let is_fresh = self.configs[config].seen.as_ref().is_some_and(|(_, meta)| is_fresh(meta, now));
         if !leftovers

@@ -18,6 +18,8 @@ use crate::token::{Fingerprint, Secret, UnixSeconds};
 /// How often such a file is looked at: a second apart at first, then twice as long each time. The last
 /// look is half a minute after the swap.
 const LOOKS: u32 = 5;
+/// How often it may be unreadable before that counts as a look.
+const FAILURES_MAX: u32 = 60;
 /// How many are remembered: more than half a minute of swaps can leave, as fast as they follow each other.
 const ORPHANS_MAX: usize = 256;
 /// How long a text has to stand before it is taken for whole where it may be the start of one.
@@ -36,6 +38,7 @@ pub(super) struct Orphan<H> {
     found: Option<(Fingerprint, UnixSeconds)>,
     pub(super) look_at: UnixSeconds,
     looks: u32,
+    failures: u32,
 }
 
 /// Somebody's edit that a swap of ours got in the way of.
@@ -95,7 +98,7 @@ impl<W: World> Daemon<W> {
                     was.text = found;
                 }
             }
-            watched.orphans.push(Orphan { was, found: None, look_at: now.plus(1), looks: 0 });
+            watched.orphans.push(Orphan { was, found: None, look_at: now.plus(1), looks: 0, failures: 0 });
         }
         let excess = watched.orphans.len().saturating_sub(ORPHANS_MAX);
         watched.orphans.drain(..excess);
@@ -145,6 +148,9 @@ impl<W: World> Daemon<W> {
         orphan.looks += 1;
         orphan.look_at = now.plus(1 << orphan.looks.min(LOOKS));
         let Ok((bytes, meta)) = disk.read(&orphan.was.handle, file::SIZE_MAX_BYTES) else {
+            if orphan.failures < FAILURES_MAX {
+                (orphan.failures, orphan.looks, orphan.look_at) = (orphan.failures + 1, orphan.looks - 1, now.plus(1));
+            }
             return orphan.looks < LOOKS;
         };
         let path = &self.configs[config].path;

@@ -81,3 +81,70 @@ fn compared_last() {
     let edits: Vec<_> = (0..60).map(|n| (n.into(), 30_000.0, edit(n))).collect();
     holds(Scenario { lifetime_s: DAY_S, sort: Sort::NoExchange, ..usual(1, 70) }, &edits);
 }
+
+/// A power cut left a trial behind and took the note that the last edit was done: the trial was taken for an edit
+/// that had come out of the swap, and put in the config's place.
+#[test]
+fn a_trial_that_is_left() {
+    let cuts: Vec<_> =
+        (0_u8..160).map(|n| (2 * i64::from(n), 30_000.0, Act::PowerLossWriting(10 + u64::from(n % 20)))).collect();
+    holds(Scenario { lifetime_s: DAY_S, ..usual(1, 330) }, &cuts);
+}
+
+/// A pair that was put back into the file by a process that was killed before it had synced the name.
+#[test]
+fn a_pair_that_is_put_back() {
+    let acts = (20_u8..80).flat_map(|n| {
+        let day = 3 * i64::from(n - 20);
+        [(day, 30_000.0, Act::Copy), (day + 2, 30_000.0, Act::KillWriting(n.into())), (day + 2, 30_000.1, Act::Restore)]
+    });
+    holds(Scenario { lifetime_s: DAY_S, sort: Sort::NoExchange, ..usual(1, 190) }, &acts.collect::<Vec<_>>());
+}
+
+/// What somebody wrote into the file that stood in the config's place, while the disk could not be read: each failure
+/// counted as a look at it, and after five it was forgotten.
+#[test]
+fn a_look_that_fails() {
+    let acts = (0_u8..30).flat_map(|n| {
+        let (day, seconds) = (3 * i64::from(n), 36_000.0);
+        let fails = Act::DiskFails(40 + 2 * u64::from(n), 24, 3);
+        [(day, seconds, Act::Copy), (day + 2, seconds, fails), (day + 2, seconds + 0.1, Act::SaveAcross(3299, false))]
+    });
+    holds(Scenario { lifetime_s: DAY_S, ..usual(1, 100) }, &acts.collect::<Vec<_>>());
+}
+
+/// The note that somebody's new pair had taken the place of ours was not on the medium when a stale copy was
+/// written over it: after a power cut our own, which was spent, went into the file.
+#[test]
+fn a_pair_that_was_replaced() {
+    let acts = (0_u8..40).flat_map(|n| {
+        let day = 12 * i64::from(n);
+        let run = (day + 6, 3600.0, Act::Kometa(10_800_000));
+        let cut = (day + 6, 36_000.0, Act::PowerLossWriting(5 + u64::from(n)));
+        [(day, 36_000.0, Act::Copy), run, cut, (day + 6, 36_000.1, Act::Restore)]
+    });
+    holds(Scenario { kometa: KometaSort::Eager, ..usual(1, 490) }, &acts.collect::<Vec<_>>());
+}
+
+/// Of a shorter text that was written in place, the end could not be cut off: half an edit stood in the file until
+/// the next attempt.
+#[test]
+fn an_end_that_stays() {
+    let acts = (0_u8..40).flat_map(|n| {
+        let (day, seconds) = (3 * i64::from(n), 36_000.0);
+        let fails = Act::DiskFails(20 + u64::from(n), u64::from(n % 2), 5);
+        [(day, seconds, fails), (day, seconds + 0.1, Act::NewPin)]
+    });
+    holds(Scenario { sort: Sort::HardLink, ..usual(1, 130) }, &acts.collect::<Vec<_>>());
+}
+
+/// Half a save that the machine was suspended in seemed to have stood still for hours.
+#[test]
+fn a_save_asleep() {
+    let acts = (0_u8..30).flat_map(|n| {
+        let (day, seconds) = (2 * i64::from(n), 36_000.0);
+        let save = Act::SlowSave(400 + 20 * usize::from(n), 900);
+        [(day, seconds, save), (day, seconds, Act::Suspend(3_600_000))]
+    });
+    holds(Scenario { lifetime_s: DAY_S, ..usual(1, 70) }, &acts.collect::<Vec<_>>());
+}

@@ -12,7 +12,7 @@ use super::disk::{Death, Disks};
 use super::machine::{Machine, OURS, provider_of};
 use super::people::{around, value};
 use super::plan::{DAY_MS, KometaSort, Scenario};
-use super::run::{CONFIG, Run, STATE, TEMP, seconds};
+use super::run::{CONFIG, Run, STATE, SWAP, seconds};
 
 /// Two syncs of a directory entry and a write: the operations after an answer in which it is in memory only.
 const WINDOW: u64 = 2;
@@ -189,8 +189,8 @@ impl Run {
 
     /// The file is whole, and has what its other writers put there.
     fn check_file(&mut self) -> Result<(), String> {
-        let mut disks = self.disks.borrow_mut();
-        let made = std::mem::take(&mut disks.made);
+        let made = std::mem::take(&mut self.disks.borrow_mut().made);
+        let disks = self.disks.borrow();
         let foreign = &disks.foreign;
         let is_in_place = disks.sort.is_in_place();
         for (bytes, written) in made.iter().filter(|_| !is_in_place) {
@@ -223,10 +223,13 @@ impl Run {
                 return Err(format!("what was saved into the file is not in it (it is as before: {is_old}):\n{text}"));
             }
         }
-        // What was cut off is finished at the next start: a write in place, and an edit that came out of a swap.
-        let taken_out = disks.read(Path::new(TEMP)).map(|bytes| around(&String::from_utf8_lossy(bytes)));
+        // What was cut off is finished at the next start: a write in place, and an edit that came out of a swap. So is,
+        // as soon as the disk does again what it is told, what could neither be finished nor taken back.
+        let taken_out = disks.read(Path::new(SWAP)).map(|bytes| around(&String::from_utf8_lossy(bytes)));
         let waits = taken_out.is_some() && taken_out.as_ref() == foreign.last();
-        let is_cut_off = (is_in_place || waits) && !self.is_alive();
+        let has_copy = disks.names_in(Path::new(STATE)).iter().any(|name| name.extension() == Some("redo".as_ref()));
+        let is_stuck = is_in_place && has_copy && disks.failed_at > 0 && !self.is_calm(CALM_MS);
+        let is_cut_off = (is_in_place || waits) && !self.is_alive() || is_stuck;
         let text = String::from_utf8(bytes).map_err(|_| "the config is no text")?;
         if disks.foreign.last() != Some(&around(&text)) && self.people.settling.is_none() && !is_cut_off {
             return Err(format!("bytes outside the block changed, or an edit was lost:\n{text}"));
@@ -282,7 +285,9 @@ impl Run {
                 let left = entry.issued_at.plus(entry.expires_in).since(seconds(visit.at_ms));
                 let is_last = left <= (entry.expires_in / 20).min(600) + 60;
                 let runs = visit.at_ms - since > 60_000 && entry.access_ended.is_none();
-                if runs && !is_last && self.checks.disturbed_ms < since && machine.skew_ms == 0 {
+                // A clock that was behind when the pair came has it end earlier.
+                let is_timed = machine.skew_ms == 0 && machine.skewed_until_ms < entry.issued_at.0 * 1000;
+                if runs && !is_last && self.checks.disturbed_ms < since && is_timed {
                     return Err(format!("Kometa runs with the token that is refreshed, {left} s before its end"));
                 }
             }

@@ -112,6 +112,8 @@ pub struct Disks {
     pub interloper: Option<(u64, Interloper)>,
     /// The file that somebody has open, and writes into later.
     pub held_open: Option<u64>,
+    /// The process that last put another file in the config's place, while it lives: it has the one before open.
+    pub replaced_by: Option<usize>,
     /// Somebody has just written into a file that was replaced in this moment: how many had written before.
     pub orphaned: Option<usize>,
     /// Somebody acted between two operations since this was last asked.
@@ -257,6 +259,7 @@ impl Disks {
     /// A process ends: its locks with it.
     pub fn process_ended(&mut self, process: usize) {
         self.locks.retain(|lock| lock.1 != process);
+        self.replaced_by = self.replaced_by.filter(|by| *by != process);
         self.dead.retain(|dead| dead.0 != process);
     }
 
@@ -275,10 +278,11 @@ impl Disks {
     }
 
     /// A daemon changed something; where that was the config, what it is now is kept for the check.
-    fn did(&mut self, id: u64) {
+    fn did(&mut self, process: usize, id: u64) {
         self.touched += 1;
         if self.inode(&self.watched) == Some(id) {
             self.changes += 1;
+            self.replaced_by = Some(process);
             self.made_at = Some(self.operations);
             self.made.push((self.inodes[&id].data.clone(), self.foreign.len()));
         }
@@ -519,7 +523,7 @@ impl Disk for SimDisk {
         }
         inode.data[at..at + bytes.len()].copy_from_slice(bytes);
         inode.modified_at = now;
-        disks.did(file.id);
+        disks.did(self.process, file.id);
         Ok(())
     }
 
@@ -533,7 +537,7 @@ impl Disk for SimDisk {
         let inode = disks.inodes.get_mut(&file.id).expect("open");
         inode.data.resize(size, 0);
         inode.modified_at = now;
-        disks.did(file.id);
+        disks.did(self.process, file.id);
         Ok(())
     }
 
@@ -594,7 +598,7 @@ impl Disk for SimDisk {
         }
         disks.names.remove(from);
         disks.names.insert(to.to_owned(), id);
-        disks.did(id);
+        disks.did(self.process, id);
         Ok(())
     }
 
@@ -610,8 +614,8 @@ impl Disk for SimDisk {
         disks.can_be_renamed(other)?;
         disks.names.insert(one.to_owned(), second);
         disks.names.insert(other.to_owned(), first);
-        disks.did(first);
-        disks.did(second);
+        disks.did(self.process, first);
+        disks.did(self.process, second);
         Ok(())
     }
 

@@ -92,8 +92,12 @@ pub struct Process {
 pub struct Machine {
     /// Milliseconds since 1970 that really went by.
     pub now_ms: i64,
+    /// Of these the machine was suspended so many: no pause counts them.
+    pub asleep_ms: i64,
     /// How far the wall clock is off.
     pub skew_ms: i64,
+    /// Until when it was, in real milliseconds.
+    pub skewed_until_ms: i64,
     /// The earliest moment that anybody waits for, in real time.
     pub next_ms: Option<i64>,
     /// The seed of everything.
@@ -142,7 +146,9 @@ impl Machine {
     pub fn new(now_ms: i64, seed: u64, providers: Providers, is_watched: bool) -> Self {
         Self {
             now_ms,
+            asleep_ms: 0,
             skew_ms: 0,
+            skewed_until_ms: 0,
             next_ms: None,
             seed,
             draws: 0,
@@ -173,6 +179,11 @@ impl Machine {
         self.now_ms + self.skew_ms
     }
 
+    /// The milliseconds that the machine was awake.
+    fn awake_ms(&self) -> i64 {
+        self.now_ms - self.asleep_ms
+    }
+
     /// Dice of this moment: what else is drawn before does not change them much, so that a shortened run
     /// stays like the long one.
     pub fn dice(&mut self) -> Rng {
@@ -195,13 +206,14 @@ pub struct SimWorld {
 
 impl SimWorld {
     async fn sleep(&self, ms: i64) {
-        let at_ms = self.machine.borrow().now_ms + ms;
+        let at_ms = self.machine.borrow().awake_ms() + ms;
         poll_fn(|_| {
             let mut machine = self.machine.borrow_mut();
-            if machine.now_ms >= at_ms {
+            if machine.awake_ms() >= at_ms {
                 return Poll::Ready(());
             }
-            machine.wait_until(at_ms);
+            let asleep_ms = machine.asleep_ms;
+            machine.wait_until(at_ms + asleep_ms);
             Poll::Pending
         })
         .await;

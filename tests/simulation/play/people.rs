@@ -15,7 +15,7 @@ use kometa_authd::token::{Grant, Secret};
 use super::disk::Disks;
 use super::machine::{DROP_AFTER, KOMETAS};
 use super::plan::{Act, KometaSort, Scenario};
-use super::run::{CONFIG, Run, START_MS, seconds};
+use super::run::{CONFIG, Run, START_MS, SWAP, seconds};
 
 const CLIENT: &str = "simulated-client";
 const KEYS: [&str; 6] = ["access_token", "token_type", "expires_in", "refresh_token", "scope", "created_at"];
@@ -166,6 +166,7 @@ fn save_slowly(run: &mut Run, text: String, cut: usize, ms: i64) {
     let mut disks = run.disks.borrow_mut();
     let Some(id) = disks.inode(Path::new(CONFIG)) else { return };
     disks.write_into(id, &text.as_bytes()[..cut.min(text.len())]);
+    disks.interloper = None;
     let before = disks.foreign.len();
     drop(disks);
     run.people.settling = Some((i64::MAX, before));
@@ -425,13 +426,17 @@ fn edit_meanwhile(disks: &mut Disks, marker: u64, is_in_place: bool) {
 
 fn save_rest(run: &mut Run) {
     let Some((id, text, is_contested)) = run.people.saving.take() else { return };
-    run.people.is_torn = false;
+    let was_torn = std::mem::take(&mut run.people.is_torn);
     let mut disks = run.disks.borrow_mut();
     disks.held_open = None;
+    // Nor is it known whose lines come first where another edit comes while this one is on its way.
+    disks.interloper = None;
+    let has_witness = disks.replaced_by.is_some() || disks.inode(Path::new(SWAP)) == Some(id);
     let before = disks.foreign.len();
     let is_moved = disks.inode(Path::new(CONFIG)) != Some(id);
-    // Where the file is another one by now, what was added belongs to what the others made of it.
-    let others = self::text(&disks).filter(|_| is_moved && !is_contested);
+    // Where the file is another one by now, what was added belongs to what the others made of it; of half a text
+    // they made nothing.
+    let others = self::text(&disks).filter(|_| is_moved && !is_contested && !was_torn);
     let added = text.trim_end().rsplit('\n').next().unwrap_or_default();
     let merged = others.map_or_else(|| text.clone(), |others| format!("{others}{added}\n"));
     disks.foreign.push(around(&merged));
@@ -451,7 +456,7 @@ fn save_rest(run: &mut Run) {
     let until = run.now() + 120_000;
     run.people.settling = Some((until, before));
     // Nobody has it open any more who would tell of it.
-    if is_moved && !run.is_alive() {
+    if is_moved && !has_witness {
         process_died(run);
     }
 }

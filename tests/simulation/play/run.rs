@@ -29,8 +29,8 @@ use super::plan::{Act, KometaSort, Plan, Scenario};
 pub const START_MS: i64 = 1_795_348_800_000;
 /// The config.
 pub const CONFIG: &str = "/config/config.yml";
-/// What the next version of it is made in.
-pub const TEMP: &str = "/config/.config.yml.kometa-authd.tmp";
+/// What changes places with it.
+pub const SWAP: &str = "/config/.config.yml.kometa-authd.swap";
 /// The state folder.
 pub const STATE: &str = "/config/.kometa-authd";
 const ERRORS: [Errno; 6] = [Errno::NOSPC, Errno::IO, Errno::ROFS, Errno::ACCESS, Errno::BUSY, Errno::XDEV];
@@ -263,7 +263,9 @@ impl Run {
             disks.made_at = None;
         }
         self.disturb(600_000);
-        people::process_died(self);
+        if self.disks.borrow().replaced_by.is_none() {
+            people::process_died(self);
+        }
     }
 
     /// Until so long from now, not everything can be in order.
@@ -375,6 +377,7 @@ impl Run {
             Act::Suspend(ms) => {
                 let now = self.now() + ms;
                 self.set_clock(now);
+                self.machine.borrow_mut().asleep_ms += ms;
                 self.step(0);
                 self.disturb(0);
             }
@@ -398,6 +401,7 @@ impl Run {
     /// The wall clock is set.
     fn step(&mut self, ms: i64) {
         let mut machine = self.machine.borrow_mut();
+        machine.skewed_until_ms = machine.now_ms;
         machine.skew_ms += ms;
         for process in &mut machine.processes {
             process.clock_set = true;
