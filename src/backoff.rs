@@ -63,6 +63,16 @@ mod tests {
         assert!(delays(900).eq([902; 5]));
     }
 
+    /// What is drawn shortens a delay by up to a fifth, and adds up to ten seconds to what the server asked for.
+    #[test]
+    fn drawn() {
+        let week = 7 * 86_400;
+        for (draw, ours, asked) in [(0.0, 180, 902), (0.5, 162, 907), (1.0, 144, 912)] {
+            assert_eq!(delay_s(9, None, week, draw), ours, "{draw}");
+            assert_eq!(delay_s(9, Some(900), week, draw), asked, "{draw}");
+        }
+    }
+
     /// A token of a minute is tried again within seconds.
     #[test]
     fn short_lifetimes_hurry() {
@@ -75,7 +85,7 @@ mod tests {
         #[test]
         fn bounded(attempts: u32, asked: Option<i64>, lifetime: i64, draw in 0.0..1.0) {
             let delay = delay_s(attempts, asked, lifetime, draw);
-            prop_assert!(delay >= MIN_S);
+            prop_assert!((MIN_S..=LONGEST_S).contains(&delay));
             match asked {
                 Some(asked) => prop_assert!(delay >= asked.min(RETRY_AFTER_MAX_S) && delay <= RETRY_AFTER_MAX_S + 12),
                 None => prop_assert!(delay <= MAX_S),

@@ -88,21 +88,12 @@ pub(crate) struct Change {
 
 /// In order, with at least one unchanged line between any two.
 pub(crate) fn changes(base: &[&str], edited: &[&str]) -> Vec<Change> {
-    let mut changes: Vec<Change> = Vec::new();
     // The algorithm by its own name: the choice of one at run time is 150 KB of the others.
     let mut hook = Compact::new(Replace::new(Capture::new()), base, edited);
     let Ok(()) = myers::diff(&mut hook, base, 0..base.len(), edited, 0..edited.len());
-    for op in hook.into_inner().into_inner().into_ops() {
-        if matches!(op, DiffOp::Equal { .. }) {
-            continue;
-        }
-        let (from, to) = (op.old_range(), op.new_range());
-        match changes.last_mut() {
-            Some(last) if last.from.end == from.start => (last.from.end, last.to.end) = (from.end, to.end),
-            _ => changes.push(Change { from, to }),
-        }
-    }
-    changes
+    let ops = hook.into_inner().into_inner().into_ops();
+    let changed = ops.iter().filter(|op| !matches!(op, DiffOp::Equal { .. }));
+    changed.map(|op| Change { from: op.old_range(), to: op.new_range() }).collect()
 }
 
 #[cfg(test)]
@@ -119,7 +110,9 @@ mod tests {
             ("one of them", "a\nB\nc\nd\n", base, Some("a\nB\nc\nd\n")),
             ("the other", base, "a\nb\nc\n", Some("a\nb\nc\n")),
             ("different lines", "A\nb\nc\nd\n", "a\nb\nc\nD\n", Some("A\nb\nc\nD\n")),
+            ("between two of the other's", "A\nb\nc\nD\n", "a\nB\nc\nd\n", Some("A\nB\nc\nD\n")),
             ("neighbours", "a\nB\nc\nd\n", "a\nb\nC\nd\n", Some("a\nB\nC\nd\n")),
+            ("neighbours, the later one first", "a\nb\nC\nd\n", "a\nB\nc\nd\n", Some("a\nB\nC\nd\n")),
             ("both at the end", "a\nb\nc\nd\n1\n", "a\nb\nc\nd\n2\n", Some("a\nb\nc\nd\n1\n2\n")),
             ("the same addition", "a\nb\nc\nd\n1\n", "a\nb\nc\nd\n1\n", Some("a\nb\nc\nd\n1\n")),
             ("one began as the other", "a\nb\nc\nd\n1\n", "a\nb\nc\nd\n1\n2\n", Some("a\nb\nc\nd\n1\n2\n")),
@@ -131,6 +124,7 @@ mod tests {
             ("an addition in a larger change", "a\nb\nc\nD\n1\n", "a\nb\nc\nd\n1\n", Some("a\nb\nc\nD\n1\n")),
             ("a change in a larger one", "a\nB\nC\nd\n", "a\nB\nc\nd\n", Some("a\nB\nC\nd\n")),
             ("a removal in a larger one", "a\nd\n", "a\nb\nd\n", Some("a\nd\n")),
+            ("removed in what the other changed", "a\nX\nd\n", "a\nb\nd\n", Some("a\nX\nd\n")),
             ("added in what the other removed", "a\nb\n1\nc\nd\n", "a\nd\n", None),
         ] {
             assert_eq!(merge(base, one, other).as_deref(), expected, "{what}");
@@ -152,6 +146,14 @@ mod tests {
             ("a\nb\nC\n", true),
         ] {
             assert_eq!(is_cut_off(base, text), expected, "{text:?}");
+        }
+    }
+
+    /// A changed line is one removed and one added.
+    #[test]
+    fn distances() {
+        for (text, lines) in [("a\nb\nc\n", 0), ("a\nB\nc\n", 2), ("a\nc\n", 1), ("A\nb\nc\nd\ne\n", 4), ("", 3)] {
+            assert_eq!(distance("a\nb\nc\n", text), lines, "{text:?}");
         }
     }
 
