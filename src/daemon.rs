@@ -23,11 +23,11 @@ use crate::health::State;
 use crate::journal::History;
 use crate::journal::pending::Pending;
 use crate::kometa::Times;
-use crate::provider::{Login, Provider};
+use crate::provider::{Login, PROVIDERS, Provider};
 use crate::refresh::Network;
 use crate::refresh::request::Endpoint;
 use crate::settings::{self, References, Section, Settings};
-use crate::store::Place;
+use crate::store::{self, Place};
 use crate::token::{Fingerprint, Secret, UnixSeconds};
 
 use alive::Alive;
@@ -488,6 +488,9 @@ impl<W: World> Daemon<W> {
             let path = self.configs[config].path.clone();
             self.world.watch(config, &path);
         }
+        if self.configs[config].misses > 0 || !self.configs[config].recovered {
+            self.recover(config).await;
+        }
         let (snapshot, settings) = match self.read(config) {
             Ok(read) => read,
             Err((kind, why)) => {
@@ -562,6 +565,21 @@ impl<W: World> Daemon<W> {
         }
         self.configs[config].recovered = true;
         next
+    }
+
+    /// Finishes what was cut off before the file is read: half of a write may be no YAML. What stands in the way of
+    /// that is met again, and said, when an account is settled.
+    async fn recover(&mut self, config: usize) {
+        let Ok(real) = self.world.disk().resolve(&self.configs[config].path) else { return };
+        for provider in PROVIDERS {
+            let place = Place::new(&real, self.setup.state.as_deref(), provider.name);
+            if place.has_leftovers(self.world.disk())
+                && let Ok(lock) = self.lock(config, provider, &place).await
+            {
+                self.hold_lock(config, &place, lock);
+                let _ = store::recover(self.world.disk(), &place);
+            }
+        }
     }
 
     /// Makes sure of an account to remember things of; true where it is new.

@@ -148,3 +148,13 @@ fn a_save_asleep() {
     });
     holds(Scenario { lifetime_s: DAY_S, ..usual(1, 70) }, &acts.collect::<Vec<_>>());
 }
+
+/// Half of a write in place is no YAML, and nothing was finished before the file could be read.
+#[test]
+fn half_a_write_in_place() {
+    let acts = (0_u8..80).flat_map(|n| {
+        let (day, seconds) = (3 * i64::from(n), 36_000.0);
+        [(day, seconds, Act::KillWriting(n.into())), (day, seconds + 0.1, Act::NewPin)]
+    });
+    holds(Scenario { sort: Sort::HardLink, ..usual(1, 250) }, &acts.collect::<Vec<_>>());
+}
