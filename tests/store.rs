@@ -335,7 +335,7 @@ fn a_torn_write_is_mended() {
             let disk = Meddled { is_fragile: is_cut_off, ..meddled };
             assert!(home.replace(&disk, NEW).0.is_err(), "{what}");
             if is_cut_off {
-                assert!(home.place.redo.exists(), "{what}: nothing to finish it from");
+                assert!(home.place.has_leftovers(&RealDisk), "{what}: nothing to finish it from");
                 recover(&RealDisk, &home.place).unwrap();
             }
             assert_eq!(home.text(), if is_cut_off { finished } else { taken_back }, "{what}");
@@ -369,6 +369,7 @@ fn a_leftover_is_cleared_away() {
             open_journal(&RealDisk, &place).unwrap().add(&RealDisk, &edit).unwrap();
             fs::write(&home.place.config, config).unwrap();
             fs::write(if is_whole { &home.place.swap } else { &home.place.temp }, leftover).unwrap();
+            assert!(home.place.has_leftovers(&RealDisk), "{what}: seen");
             recover(&RealDisk, &home.place).unwrap();
             assert_eq!(home.text(), expected, "{what}");
             home.assert_clean(what);

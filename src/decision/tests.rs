@@ -176,6 +176,7 @@ fn ownership() {
     };
     let spent = || Record::Spent(vec![token("a")]);
     let dead = |name| Record::Dead(Dead { token: token(name), at: NOON, lost: false });
+    let edit = || Record::Edit(Fingerprint::of(b"before"), Fingerprint::of(b"after"));
     let mut half = seen("");
     half.access = seen("b").access;
     let new_access = Seen { access: seen("c").access, ..seen("b") };
@@ -185,6 +186,8 @@ fn ownership() {
         ("first sight", seen("a"), vec![], Decision::Adopt),
         ("ours", seen("b"), vec![ours(), spent()], wait(Waiting::Valid)),
         ("a stale copy", seen("a"), vec![ours(), spent()], Decision::Publish(Publishing::SpentCameBack)),
+        ("perhaps not on the medium", seen("b"), vec![ours(), edit()], Decision::Publish(Publishing::New)),
+        ("somebody's access token since", new_access, vec![ours(), edit()], Decision::Adopt),
         ("not yet in the file", seen("a"), vec![unpublished(), spent()], Decision::Publish(Publishing::New)),
         ("not yet noted", seen("b"), vec![unpublished(), spent()], Decision::Publish(Publishing::New)),
         ("not yet in, and the block is empty", seen(""), vec![unpublished()], Decision::Publish(Publishing::New)),
