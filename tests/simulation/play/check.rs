@@ -228,7 +228,7 @@ impl Run {
         let taken_out = disks.read(Path::new(SWAP)).map(|bytes| around(&String::from_utf8_lossy(bytes)));
         let waits = taken_out.is_some() && taken_out.as_ref() == foreign.last();
         let has_copy = disks.names_in(Path::new(STATE)).iter().any(|name| name.extension() == Some("redo".as_ref()));
-        let is_stuck = is_in_place && has_copy && disks.failed_at > 0 && !self.is_calm(CALM_MS);
+        let is_stuck = (is_in_place && has_copy || waits) && disks.failed_at > 0 && !self.is_calm(CALM_MS);
         let is_cut_off = (is_in_place || waits) && !self.is_alive() || is_stuck;
         let text = String::from_utf8(bytes).map_err(|_| "the config is no text")?;
         if disks.foreign.last() != Some(&around(&text)) && self.people.settling.is_none() && !is_cut_off {
