@@ -101,8 +101,13 @@ impl Checks {
 
     /// What holds at every moment.
     pub fn check(run: &mut Run) -> Result<(), String> {
-        if let Some(before) = run.disks.borrow_mut().orphaned.take() {
+        let orphaned = run.disks.borrow_mut().orphaned.take();
+        if let Some(before) = orphaned {
             run.people.settling = Some((run.machine.borrow().now_ms + 60_000, before));
+            if run.disks.borrow().replaced_by.is_none() {
+                // Whoever had it open was stopped in the very moment.
+                super::people::process_died(run);
+            }
         }
         let touched = run.disks.borrow().touched;
         if run.checks.touched_seen != touched {

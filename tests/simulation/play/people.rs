@@ -195,7 +195,11 @@ pub fn listen(run: &mut Run, event: &Event) {
     let provider = if event.subject.ends_with("#mal") { MAL.name } else { TRAKT.name };
     let mut dice = run.machine.borrow_mut().dice();
     match event.kind {
-        Kind::NeedsAuthorization | Kind::Rejected | Kind::RejectedAfterLostAnswer | Kind::CodeRejected => {
+        Kind::NeedsAuthorization
+        | Kind::Rejected
+        | Kind::RejectedAfterLostAnswer
+        | Kind::CodeRejected
+        | Kind::BadClient => {
             run.people.called.insert(provider);
             run.people.given.clear();
             if provider == MAL.name {
