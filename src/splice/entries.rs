@@ -148,14 +148,15 @@ impl<'d, 'w> Plan<'d, 'w> {
     }
 }
 
-/// The node that is written last in a mapping, and whether the way there goes by a key without text.
+/// The node that is written last in a mapping, and whether the way there goes by a key without text, or by one
+/// that ends in such a key.
 fn last_leaf<'d>(node: &'d Node<'d>) -> (&'d Node<'d>, bool) {
     let (mut leaf, mut bare) = (node, false);
     loop {
         leaf = match &leaf.kind {
             Kind::Mapping { entries, flow: false } => match entries.last() {
                 Some((key, value)) => {
-                    bare |= key.span.is_empty();
+                    bare |= key.span.is_empty() || last_leaf(key).1;
                     value
                 }
                 None => return (leaf, bare),
