@@ -164,7 +164,8 @@ struct Watched<W: World> {
     due: Option<UnixSeconds>,
     wakes_at: Option<UnixSeconds>,
     polled: bool,
-    recovered: bool,
+    /// Something that a crash left behind may still be there.
+    leftovers: bool,
     lockless: bool,
     /// The lock of its folder, while we have it.
     lock: Option<(PathBuf, HandleOf<W>)>,
@@ -237,7 +238,7 @@ impl<W: World> Daemon<W> {
             due: None,
             wakes_at: None,
             polled: false,
-            recovered: false,
+            leftovers: true,
             lockless: false,
             lock: None,
             misses: 0,
@@ -488,7 +489,10 @@ impl<W: World> Daemon<W> {
             let path = self.configs[config].path.clone();
             self.world.watch(config, &path);
         }
-        if self.configs[config].misses > 0 || !self.configs[config].recovered {
+        let (watched, now) = (&self.configs[config], self.world.now());
+        // What could not be cleared away waits like any other thing that failed: its lock may be somebody else's.
+        let is_held = watched.accounts.iter().any(|account| account.hold_until.is_some_and(|until| until > now));
+        if watched.misses > 0 || watched.leftovers && !(is_held && urgency == Urgency::Usual) {
             self.recover(config).await;
         }
         let (snapshot, settings) = match self.read(config) {
@@ -555,15 +559,17 @@ impl<W: World> Daemon<W> {
         }
         for section in settings.sections {
             let provider = section.provider;
-            if self.account_for(config, provider) && section.force_refresh {
+            let is_new = self.account_for(config, provider);
+            if is_new && section.force_refresh {
                 let name = self.name(config, provider);
                 self.world.announce(Event::new(Kind::ForceRefresh, name));
             }
             let place = Place::new(&snapshot.path, self.setup.state.as_deref(), provider.name);
-            let at = self.settle(config, provider, &place, section, urgency).await;
+            // A start is a person's wish to be asked anew, and so is a reload.
+            let asked = if is_new { urgency.max(Urgency::Asked) } else { urgency };
+            let at = self.settle(config, provider, &place, section, urgency, asked).await;
             next = next.into_iter().chain(at).min();
         }
-        self.configs[config].recovered = true;
         next
     }
 
@@ -571,15 +577,19 @@ impl<W: World> Daemon<W> {
     /// that is met again, and said, when an account is settled.
     async fn recover(&mut self, config: usize) {
         let Ok(real) = self.world.disk().resolve(&self.configs[config].path) else { return };
+        let mut leftovers = false;
         for provider in PROVIDERS {
             let place = Place::new(&real, self.setup.state.as_deref(), provider.name);
-            if place.has_leftovers(self.world.disk())
-                && let Ok(lock) = self.lock(config, provider, &place).await
-            {
-                self.hold_lock(config, &place, lock);
-                let _ = store::recover(self.world.disk(), &place);
+            if place.has_leftovers(self.world.disk()) {
+                let lock = self.lock(config, provider, &place).await;
+                let recovered = lock.and_then(|lock| {
+                    self.hold_lock(config, &place, lock);
+                    store::recover(self.world.disk(), &place)
+                });
+                leftovers |= recovered.is_err();
             }
         }
+        self.configs[config].leftovers = leftovers;
     }
 
     /// Makes sure of an account to remember things of; true where it is new.

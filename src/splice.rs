@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use crate::provider::{Key, Provider};
 use crate::token::Grant;
-use crate::yaml::{Document, Kind, Node, Problem};
+use crate::yaml::{Document, Kind, Node, Problem, STR_TAG};
 use plan::Plan;
 
 mod entries;
@@ -182,11 +182,17 @@ fn section<'d>(document: &'d Document<'d>, provider: &'static Provider) -> Resul
     Ok(section)
 }
 
-/// That a node is a mapping of its own, without a key twice.
+/// That a node is a mapping of its own, with keys that can be told apart.
 fn check_mapping(document: &Document, node: &Node, name: &'static str) -> Result<(), Refused> {
     match &node.kind {
         Kind::Alias(_) => return Err(refused(node, Reason::Alias(name))),
-        Kind::Mapping { .. } if matches!(node.tag(), None | Some(MAP_TAG)) => {}
+        Kind::Mapping { entries, .. } if matches!(node.tag(), None | Some(MAP_TAG)) => {
+            // A tag of one's own, with one `!`, makes another key of it; what the others make of it, readers disagree.
+            let is_odd = |tag: &str| tag != STR_TAG && !tag.starts_with('!');
+            if let Some((key, _)) = entries.iter().find(|(key, _)| document.resolve(key).tag().is_some_and(is_odd)) {
+                return Err(refused(key, Reason::Disputed));
+            }
+        }
         Kind::Mapping { .. } => return Err(refused(node, Reason::Tag)),
         _ if is_reference(document, node) => return Err(refused(node, Reason::Reference)),
         _ => return Err(refused(node, Reason::NotAMapping(name))),

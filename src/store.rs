@@ -552,11 +552,14 @@ fn in_place<D: Disk>(disk: &D, place: &Place, base: &Snapshot<D::Handle>, new: &
     Ok(if found == new { Step::Done } else { Step::Changed })
 }
 
-/// Makes one of two texts of a file that a write of the one over the other tore; what is neither, nor a mixture of
-/// them, is somebody's edit and stays.
+/// Makes one of two texts, on the medium, of a file that a write of the one over the other tore; what is neither, nor
+/// a mixture of them, is somebody's edit and stays.
 fn mend<D: Disk>(disk: &D, file: &D::Handle, (old, new): (&[u8], &[u8]), wanted: &[u8]) -> io::Result<()> {
     let (found, _) = disk.read(file, file::SIZE_MAX_BYTES)?;
-    if found == old || found == new || !is_torn(&found, old, new) {
+    if found == old || found == new {
+        return disk.sync(file);
+    }
+    if !is_torn(&found, old, new) {
         return Ok(());
     }
     overwrite(disk, file, found.len(), wanted, difference(&found, wanted))

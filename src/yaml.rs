@@ -351,6 +351,9 @@ mod tests {
             ("{k, l}", "{k"),
             ("{\"k\":, l: m}", "{\"k\":"),
             ("k: &a !!null # c\n", "k: &a !!null"),
+            ("? k\n:,: a\n", "? k"),
+            ("? k\n:k: a\n", "? k"),
+            ("? k\n: # c\n", "? k\n:"),
         ] {
             let document = parsed(text);
             let node = document.get(&document.root, "k").expect("the key");

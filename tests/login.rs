@@ -11,10 +11,13 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
+use kometa_authd::disk::RealDisk;
 use kometa_authd::provider::{MAL, TRAKT};
 use kometa_authd::sandbox::rules::Rules;
 use kometa_authd::sandbox::world::World;
 use kometa_authd::sandbox::{Options, Sandbox};
+use kometa_authd::store::{Place, ensure_state};
+use kometa_authd::token::Fingerprint;
 use support::{CLIENT, Home, PATIENCE, Running, around, config_with, fault, link, refresh_token, value};
 
 const EMPTY: &str = "## mine\ntrakt:\n  client_id: test-client-id  # keep\n  pin:\n  authorization:\n    access_token:\n    token_type:\n    expires_in:\n    refresh_token:\n    scope:\n    created_at:\n";
@@ -661,6 +664,28 @@ fn logout_beside_a_writer() {
         is_in_time && text.contains("cache: false  # mine\n")
     };
     assert!((0..5).any(|_| attempt()), "the edit was lost each time");
+}
+
+/// A write in place that a kill tore left a file that is no YAML: it is finished before it is read.
+#[test]
+fn logout_where_a_kill_tore_the_file() {
+    let sandbox = sandbox();
+    let before = config_with(&sandbox.issue(&TRAKT, CLIENT, 0));
+    let after =
+        before.replacen("access_token: ", "access_token: '", 1).replacen("\n    token_type", "'\n    token_type", 1);
+    let cut = after.find('\'').unwrap() + 5;
+    let home = Home::new(&format!("{}{}", &after[..cut], &before[cut..]));
+    assert!(serde_yaml::from_str::<serde_yaml::Value>(&home.text()).is_err(), "{}", home.text());
+    let place = Place::new(&home.config, None, "trakt");
+    ensure_state(&RealDisk, &place.state).unwrap();
+    let both = format!("{before}{after}");
+    let redo = format!("{} {} {}\n{both}", Fingerprint::of(both.as_bytes()), before.len(), after.len());
+    std::fs::write(&place.redo, redo).unwrap();
+    let output = command(&home, "logout", &sandbox).args(["trakt", "--yes"]).output().unwrap();
+    let said = support::said(&output);
+    assert!(output.status.success() && said.contains("signed out of Trakt"), "{said}");
+    let text = home.text();
+    assert!(value(&text, "access_token").is_empty() && around(&text) == around(&before), "{text}");
 }
 
 /// A provider that cannot be reached revokes nothing, so nothing is changed; `MyAnimeList` has no way to

@@ -342,6 +342,13 @@ fn a_torn_write_is_mended() {
             home.assert_clean(what);
         }
     }
+    // It is there, but it is not known to be on the medium: it is synced again before the copy goes.
+    let home = Home::in_place();
+    let disk = Meddled::failing("sync", 2, Errno::IO);
+    assert!(home.replace(&disk, NEW).0.is_err());
+    assert_eq!(home.text(), NEW);
+    assert!(disk.log.borrow().ends_with(&["sync", "read", "sync", "remove"]), "{:?}", disk.log.borrow());
+    home.assert_clean("not synced");
     // The end of the old text, which is longer, cannot be cut off.
     let home = Home::in_place();
     let disk = Meddled::failing("set_size", 1, Errno::IO);

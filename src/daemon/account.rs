@@ -135,10 +135,9 @@ impl<W: World> Daemon<W> {
         place: &Place,
         section: Section,
         mut urgency: Urgency,
+        mut asked: Urgency,
     ) -> Option<UnixSeconds> {
         let now = self.world.now();
-        // A start is a person's wish to be asked anew, and so is a reload.
-        let mut asked = if self.configs[config].recovered { urgency } else { urgency.max(Urgency::Asked) };
         if !section.is_used() {
             let name = self.name(config, provider);
             self.tell(config, provider, Event::new(Kind::NotSetUp, name));
@@ -154,11 +153,9 @@ impl<W: World> Daemon<W> {
             Err(why) => return self.hold(config, provider, Kind::StateUnusable, &why),
         };
         self.account(config, provider)?.expires_at = history.current.as_ref().and_then(decision::expires_at);
-        let disk = self.world.disk();
-        let leftovers = !self.configs[config].recovered && place.has_leftovers(disk);
         let waiting = !self.configs[config].accounts.iter().any(|a| a.provider == provider && a.pending.is_empty());
         let is_fresh = self.configs[config].seen.as_ref().is_some_and(|(_, meta)| is_fresh(meta, now));
-        if !leftovers
+        if !self.configs[config].leftovers
             && !waiting
             && let Decision::Wait { until, reason } = self.decide(place, &section, &history, urgency, asked)
             // What lacks in half a file is nothing to alarm a person with.

@@ -27,7 +27,7 @@ impl Daemon<Terminal> {
     }
 
     async fn log_out(&mut self, provider: &'static Provider, yes: bool) -> Result<u8, u8> {
-        let config = self.find(provider)?;
+        let config = self.find(provider).await?;
         let path = self.configs[config].path.display().to_string();
         let title = provider.title;
         if !yes {

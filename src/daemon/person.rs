@@ -66,7 +66,7 @@ impl Daemon<Terminal> {
     }
 
     async fn log_in(&mut self, provider: &'static Provider, given: Option<Secret>) -> Result<u8, u8> {
-        let config = self.find(provider)?;
+        let config = self.find(provider).await?;
         let look = self.locked(config, provider).await?.1;
         if look.section.client_id.is_none() {
             let path = self.configs[config].path.display().to_string();
@@ -253,9 +253,11 @@ impl Daemon<Terminal> {
     }
 
     /// The first config that has the provider's section.
-    pub(super) fn find(&mut self, provider: &'static Provider) -> Result<usize, u8> {
+    pub(super) async fn find(&mut self, provider: &'static Provider) -> Result<usize, u8> {
         for config in 0..self.configs.len() {
             let path = self.configs[config].path.display().to_string();
+            self.recover(config).await;
+            self.let_go(config);
             match self.read(config) {
                 Ok((_, settings)) if settings.sections.iter().any(|section| section.provider == provider) => {
                     return Ok(config);

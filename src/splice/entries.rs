@@ -148,16 +148,16 @@ impl<'d, 'w> Plan<'d, 'w> {
     }
 }
 
-/// The node that is written last in a mapping, and whether the way there goes by a key without text, or by one
-/// that ends in such a key.
+/// The node that is written last in a mapping, and whether the way there goes by a key without text.
 fn last_leaf<'d>(node: &'d Node<'d>) -> (&'d Node<'d>, bool) {
     let (mut leaf, mut bare) = (node, false);
     loop {
         leaf = match &leaf.kind {
             Kind::Mapping { entries, flow: false } => match entries.last() {
                 Some((key, value)) => {
-                    bare |= key.span.is_empty() || last_leaf(key).1;
-                    value
+                    bare |= key.span.is_empty();
+                    // Without a colon, nothing comes after the key.
+                    if value.span.start > key.span.end { value } else { key }
                 }
                 None => return (leaf, bare),
             },

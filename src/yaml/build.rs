@@ -246,13 +246,23 @@ impl<'t> Builder<'t> {
             *value = Cow::Borrowed("");
         }
         let at = node.span.start;
-        let is_value = self.open.last().is_some_and(|open| open.key.is_some());
-        if is_value && node.anchor().is_none() && node.tag().is_none() {
-            // The next key may start with a colon as well; after the one before a null nothing is written.
+        let mapping = self.open.last().filter(|open| open.key.is_some());
+        if let Some(mapping) = mapping
+            && node.anchor().is_none()
+            && node.tag().is_none()
+        {
+            let in_flow = self.open.iter().any(|open| is_flow(&open.node));
+            let key_end = self.last_end.min(at);
+            // The next key may start with a colon as well, or be one without text in a mapping around this one.
             let rest = self.text[at..].strip_prefix(':');
-            let is_colon =
-                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\n', '\r', ',', ']', '}']));
-            let after = if is_colon { at + 1 } else { self.last_end.min(at) };
+            let ends = |rest: &str| {
+                rest.is_empty()
+                    || rest.starts_with([' ', '\t', '\n', '\r'])
+                    || in_flow && rest.starts_with([',', ']', '}'])
+            };
+            let is_own =
+                in_flow || node.column == mapping.node.column || !self.text[key_end..at].contains(['\n', '\r']);
+            let after = if is_own && rest.is_some_and(ends) { at + 1 } else { key_end };
             node.span = after..after;
         }
     }
