@@ -70,6 +70,7 @@ kinds! {
     OutcomeUnknown,
     NothingSent,
     GrantWaits,
+    Unfinished,
     GrantOnlyInMemory,
     EditRefused,
     EditAside,
@@ -196,6 +197,11 @@ impl Kind {
             Self::GrantWaits => {
                 (Warn, "the new token is safe in the journal but not in the file yet, trying again", "")
             }
+            Self::Unfinished => (
+                Warn,
+                "a write that was cut off could not be finished yet, trying again",
+                "cure the cause; it is tried again by itself",
+            ),
             Self::GrantOnlyInMemory => (
                 Error,
                 "the new token could not be stored anywhere and is only in memory, trying again",

@@ -9,8 +9,12 @@ use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use kometa_authd::disk::RealDisk;
+use kometa_authd::journal::Record;
 use kometa_authd::provider::TRAKT;
 use kometa_authd::sandbox::{Options, Sandbox};
+use kometa_authd::store::{Place, open_journal};
+use kometa_authd::token::Fingerprint;
 use support::{CLIENT, Home, PATIENCE, Running, around, config_with, value};
 
 /// A home, a sandbox, and a shell in a mount namespace of its own.
@@ -108,6 +112,37 @@ fn read_only_mount() {
     assert!(log.contains("it is mounted read-only"), "{log}");
     stage.assert_live(&std::fs::read_to_string(stage.home.path().join("after")).unwrap(), &log);
     assert_eq!(stage.sandbox.ledger().spent_and_reused(), (1, 0), "{log}");
+}
+
+/// An edit that came out of an exchange and that a kill left there cannot be put back while the disk is read-only, and is
+/// when it is not any more, though nothing else is due then.
+#[test]
+fn put_back_when_the_disk_allows() {
+    let Some(stage) = Stage::new() else { return };
+    let valid = config_with(&stage.sandbox.issue(&TRAKT, CLIENT, 0));
+    stage.home.write(&valid);
+    assert!(stage.home.output("refresh", &stage.sandbox, &[]).status.success());
+    let place = Place::new(&stage.home.config, None, "trakt");
+    let edit = Record::Edit(Fingerprint::of(b"before"), Fingerprint::of(valid.as_bytes()));
+    open_journal(&RealDisk, &place).unwrap().add(&RealDisk, &edit).unwrap();
+    std::fs::write(&place.swap, format!("{valid}# theirs\n")).unwrap();
+    let url = stage.sandbox.url();
+    let program = env!("CARGO_BIN_EXE_kometa-authd");
+    let log = stage.run(&format!(
+        "has() {{ n=0; until grep -qs \"$1\" \"$2\"; do n=$((n + 1)); [ $n -lt 600 ] || return 1; sleep 0.1; done; }}
+         mkdir ro; mount -t tmpfs tmpfs ro; cp -a config.yml .config.yml.* .kometa-authd ro; mount -o remount,ro ro
+         '{program}' run --trakt-auth-url {url} --config ro/config.yml 2> said & authd=$!
+         has 'could not be finished yet.*mounted read-only' said || echo not said
+         mount -o remount,rw ro; has '# theirs' ro/config.yml || echo not put back
+         kill $authd; wait $authd || true; cat said; ls -A ro; cat ro/config.yml > after"
+    ));
+    assert!(!log.contains("not said") && !log.contains("not put back") && !log.contains(".swap\n"), "{log}");
+    assert_eq!(
+        std::fs::read_to_string(stage.home.path().join("after")).unwrap(),
+        format!("{valid}# theirs\n"),
+        "{log}"
+    );
+    assert_eq!(stage.sandbox.requests().len(), 0, "{log}");
 }
 
 /// A single-file bind mount is known before the POST and written in place: the file outside has the new

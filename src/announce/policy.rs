@@ -48,7 +48,8 @@ fn telling(event: &Event) -> Telling {
         | Kind::SomeoneWrites
         | Kind::StateUnusable
         | Kind::NothingSent
-        | Kind::GrantWaits => Telling::Problem { after_s: LASTS_S },
+        | Kind::GrantWaits
+        | Kind::Unfinished => Telling::Problem { after_s: LASTS_S },
         Kind::Scheduled
         | Kind::KometaRuns
         | Kind::SignedOut
@@ -376,6 +377,7 @@ mod tests {
             (Kind::StateUnusable, ACCOUNT, Some(LASTS_S)),
             (Kind::NothingSent, ACCOUNT, Some(LASTS_S)),
             (Kind::GrantWaits, ACCOUNT, Some(LASTS_S)),
+            (Kind::Unfinished, ACCOUNT, Some(LASTS_S)),
             (Kind::Unreadable, FILE, Some(LASTS_S)),
             (Kind::SomeoneWrites, FILE, Some(LASTS_S)),
             (Kind::RefreshFailed, ACCOUNT, None),

@@ -164,6 +164,7 @@ impl<W: World> Daemon<W> {
             self.world.decided(Decision::Wait { until, reason });
             return self.rest(config, &section, &history, until, reason);
         }
+        let grant_waits = history.current.as_ref().is_some_and(|held| !held.published);
         drop((section, history));
         match self.lock(config, provider, place).await {
             Ok(lock) => self.hold_lock(config, place, lock),
@@ -171,7 +172,8 @@ impl<W: World> Daemon<W> {
             Err(why) => return self.hold(config, provider, Kind::NothingSent, &why),
         }
         if let Err(why) = store::recover(self.world.disk(), place) {
-            return self.hold(config, provider, Kind::GrantWaits, &why);
+            let kind = if grant_waits { Kind::GrantWaits } else { Kind::Unfinished };
+            return self.hold(config, provider, kind, &why);
         }
         let mut settled = None;
         for _ in 0..STEPS_MAX {
