@@ -9,7 +9,7 @@ use serde_yaml::{Mapping, Value};
 
 use super::plan::{BLOCK, Write};
 use super::{Edit, Reason, Refused, Spliced, Wanted, refused};
-use crate::yaml::{Document, Kind, Node};
+use crate::yaml::{Document, Kind, Node, Style};
 
 pub(super) fn verify(
     text: &str,
@@ -102,12 +102,10 @@ fn disputed<'d>(document: &'d Document<'d>, node: &'d Node<'d>, value: &Value) -
             return items.iter().zip(others).find_map(|(item, other)| disputed(document, item, other));
         }
         (Kind::Scalar { value, .. }, Value::String(other)) => value == other,
-        (Kind::Scalar { .. }, Value::Null) => document.is_null(node),
-        // Other ways to write a number are as many as there are versions of YAML.
-        (Kind::Scalar { value, .. }, Value::Number(number)) if value.bytes().all(|byte| byte.is_ascii_digit()) => {
-            **value == *number.to_string()
+        (Kind::Scalar { value: text, style }, Value::Null | Value::Bool(_) | Value::Number(_)) => {
+            // What a text is without quotes is theirs to say, but they say the same of it elsewhere.
+            node.tag().is_some() || *style == Style::Plain && read(text).is_ok_and(|alone| alone == *value)
         }
-        (Kind::Scalar { .. }, Value::Bool(_) | Value::Number(_)) => !document.is_null(node),
         _ => false,
     };
     if agreed { None } else { Some(node) }
@@ -163,11 +161,13 @@ mod tests {
             ("a:\n- b\n", "a:\n- b\n- c\n", Some(2)),
             ("a:\n  b: c\n", "a:\n  b: c\n  d: e\n", Some(2)),
             ("a: b\nc:\n  [d]\n", "a: b\nc: {d: e}\n", Some(3)),
-            ("a: ~\nb: 0x10\nc: on\n", "a: ~\nb: 16\nc: true\n", None),
+            ("a: ~\nb: 0x10\nc: True\n", "a: ~\nb: 16\nc: true\n", None),
             ("a: 12\nb: 1\n", "a: 12\nb: ~\n", Some(2)),
             ("a: 12\nb: ~\n", "a: 12\nb: 1\n", Some(2)),
             ("a: 12\nb: ~\n", "a: 12\nb: true\n", Some(2)),
             ("a: 12\nb: 1\n", "a: 12\nb: 2\n", Some(2)),
+            ("a: !!int 12\nb: x\n", "a: 12\nb: 2\n", Some(2)),
+            ("a: 12\nb: '2'\n", "a: 12\nb: 2\n", Some(2)),
         ] {
             let document = Document::parse(ours).expect("YAML");
             let found = disputed(&document, &document.root, &read(theirs).expect("YAML"));
