@@ -442,7 +442,8 @@ impl<H> Journal<H> {
 pub fn replay(bytes: &[u8]) -> (History, usize) {
     let (mut history, mut end, mut at) = (History::default(), 0, 0);
     // The room that was made for the next record is blank lines, which would each be looked at.
-    for piece in bytes.trim_ascii_end().split(|byte| *byte == b'\n') {
+    let written = bytes.iter().rposition(|byte| *byte != b'\n').map_or(0, |last| last + 1);
+    for piece in bytes[..written].split(|byte| *byte == b'\n') {
         let line_end = at + piece.len();
         at = line_end + 1;
         if bytes.get(line_end) == Some(&b'\n')

@@ -261,6 +261,10 @@ impl Run {
             let mut disks = self.disks.borrow_mut();
             disks.power_loss(|n| dice.usize(0..n));
             disks.made_at = None;
+            // A file system in disorder comes back read-only, until somebody has looked after it.
+            if dice.u8(0..4) == 0 {
+                disks.bad = Some(Bad::ReadOnly(self.machine.borrow().wall_ms() + dice.i64(1000..7_200_000)));
+            }
         }
         self.disturb(600_000);
         if self.disks.borrow().replaced_by.is_none() {
