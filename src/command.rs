@@ -16,7 +16,6 @@ use crate::health::{Report, State, Whole, unhealthy};
 use crate::options::{Command, EXIT_USAGE, Options, Switch, pasted};
 use crate::refresh::Https;
 use crate::settings::References;
-use crate::terminal::Terminal;
 use crate::world::Real;
 use crate::{announce, check, clock};
 
@@ -83,11 +82,11 @@ fn refresh(options: &Options, force: bool) -> io::Result<u8> {
     Ok(exit_status(&reports, unreadable).max(reached.exit_status()))
 }
 
-fn at_terminal(options: &Options, act: impl AsyncFnOnce(&mut Daemon<Terminal>) -> u8) -> io::Result<u8> {
+fn at_terminal(options: &Options, act: impl AsyncFnOnce(&mut Daemon<Real>) -> u8) -> io::Result<u8> {
     block_on(async {
         // Whoever runs this wants to be asked, whatever the daemon does.
         let setup = Setup { device_login: true, ..setup(options) };
-        let mut daemon = Daemon::new(Terminal::new(Real::new(https(options))?), setup);
+        let mut daemon = Daemon::new(Real::new(https(options))?.at_terminal(), setup);
         Ok(act(&mut daemon).await)
     })
 }

@@ -1,39 +1,31 @@
 //! A person at a terminal: what `login` and `logout` show, and what is typed.
 //!
-//! Everything else is this machine as the daemon has it. This file never
-//! decides anything.
+//! This file never decides anything.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
-use std::path::Path;
-use std::time::Duration;
 
 use tokio::sync::oneshot::{Receiver, channel};
 
 use crate::announce::qr;
-use crate::daemon::{Wake, World};
-use crate::disk::RealDisk;
 use crate::event::{Event, Level};
 use crate::health::invitation::Invitation;
-use crate::refresh::request::Request;
-use crate::refresh::{Network, Outcome, Question};
-use crate::token::{Secret, UnixSeconds};
-use crate::world::Real;
+use crate::token::Secret;
 
-/// This machine, with a person in the place of the log.
+/// A person who waits for what comes of it.
 pub struct Terminal {
-    real: Real,
     /// A line that changes in place is for a terminal only.
     changes_in_place: bool,
     has_progress: bool,
 }
 
-impl Terminal {
-    /// A person at this machine.
-    #[must_use]
-    pub fn new(real: Real) -> Self {
-        Self { real, changes_in_place: io::stdout().is_terminal(), has_progress: false }
+impl Default for Terminal {
+    /// A person at standard input and output.
+    fn default() -> Self {
+        Self { changes_in_place: io::stdout().is_terminal(), has_progress: false }
     }
+}
 
+impl Terminal {
     /// Says something, on a line of its own. Whoever closed the other end does not want to know.
     pub fn say(&mut self, text: &str) {
         self.end_progress();
@@ -53,6 +45,16 @@ impl Terminal {
             let mut out = io::stdout();
             let _ = write!(out, "\r\x1b[K{text}").and_then(|()| out.flush());
             self.has_progress = true;
+        }
+    }
+
+    /// Says what went wrong. What goes well is said at the end, by whoever waits for it.
+    pub fn hear(&mut self, event: &Event) {
+        let (level, sentence, todo) = event.kind.row();
+        if matches!(level, Level::Error | Level::Warn) {
+            let why = if event.detail.is_empty() { String::new() } else { format!(" ({})", event.detail) };
+            let todo = if todo.is_empty() { String::new() } else { format!("\n{todo}") };
+            self.say(&format!("{}: {sentence}{why}{todo}", event.subject));
         }
     }
 
@@ -76,57 +78,5 @@ impl Terminal {
             }
         });
         told
-    }
-}
-
-impl Network for Terminal {
-    async fn post(&self, request: &Request) -> Outcome {
-        self.real.post(request).await
-    }
-
-    async fn ask(&self, question: &Question) -> Outcome {
-        self.real.ask(question).await
-    }
-}
-
-impl World for Terminal {
-    type Disk = RealDisk;
-
-    fn disk(&self) -> &RealDisk {
-        self.real.disk()
-    }
-
-    fn now(&self) -> UnixSeconds {
-        self.real.now()
-    }
-
-    fn draw(&self) -> f64 {
-        self.real.draw()
-    }
-
-    async fn pause(&self, time: Duration) {
-        self.real.pause(time).await;
-    }
-
-    fn watch(&mut self, config: usize, path: &Path) -> bool {
-        self.real.watch(config, path)
-    }
-
-    async fn wake(&mut self, until: Option<UnixSeconds>, status: &str) -> Wake {
-        self.real.wake(until, status).await
-    }
-
-    async fn stopping(&self) {
-        self.real.stopping().await;
-    }
-
-    /// What goes well is said at the end, by whoever waits for it.
-    fn announce(&mut self, event: Event) {
-        let (level, sentence, todo) = event.kind.row();
-        if matches!(level, Level::Error | Level::Warn) {
-            let why = if event.detail.is_empty() { String::new() } else { format!(" ({})", event.detail) };
-            let todo = if todo.is_empty() { String::new() } else { format!("\n{todo}") };
-            self.say(&format!("{}: {sentence}{why}{todo}", event.subject));
-        }
     }
 }

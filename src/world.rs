@@ -13,6 +13,7 @@ use crate::event::{Event, Kind};
 use crate::refresh::request::Request;
 use crate::refresh::{Https, Network, Outcome, Question};
 use crate::signals::Signals;
+use crate::terminal::Terminal;
 use crate::token::UnixSeconds;
 use crate::watch::Watch;
 
@@ -25,6 +26,7 @@ pub struct Real {
     watchdog: Option<tokio::time::Interval>,
     is_ready: bool,
     announcer: Option<Announcer>,
+    terminal: Option<Terminal>,
 }
 
 impl Real {
@@ -43,6 +45,7 @@ impl Real {
             watchdog,
             is_ready: false,
             announcer: None,
+            terminal: None,
         })
     }
 
@@ -51,6 +54,18 @@ impl Real {
     pub fn announcing(mut self, announcer: Announcer) -> Self {
         self.announcer = Some(announcer);
         self
+    }
+
+    /// The same, and a person waits who hears of it in the place of the log.
+    #[must_use]
+    pub fn at_terminal(mut self) -> Self {
+        self.terminal = Some(Terminal::default());
+        self
+    }
+
+    /// The person who waits.
+    pub fn person(&mut self) -> &mut Terminal {
+        self.terminal.get_or_insert_default()
     }
 }
 
@@ -154,6 +169,9 @@ impl World for Real {
     }
 
     fn announce(&mut self, event: Event) {
+        if let Some(terminal) = &mut self.terminal {
+            return terminal.hear(&event);
+        }
         if event.kind == Kind::Stopping {
             systemd::stopping();
         }

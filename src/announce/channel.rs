@@ -3,10 +3,12 @@
 //! Pure. An address is a secret, because whoever has it can write there; a
 //! channel is named by its kind and its host at most.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use idna::punycode;
 use reqwest::Url;
 use serde_json::{Value, json};
 
@@ -99,14 +101,14 @@ impl Channel {
         // Without a word on it, a home server is spoken to as home servers are.
         let guess = if is_private(&host_of(rest)) { "http" } else { "https" };
         let scheme = if scheme.is_empty() { guess } else { scheme };
-        let url = Url::parse(&format!("{scheme}://{rest}")).map_err(|error| format!("it is no address: {error}"))?;
+        let url = url_of(&format!("{scheme}://{rest}"))?;
         let format = format.unwrap_or_else(|| by_host(&url));
         Self::new(format, url)
     }
 
     /// A channel of Kometa's: the services that Kometa knows by their hosts, and its own JSON for the rest.
     pub(super) fn of_kometa(text: &str) -> Result<Self, String> {
-        let url = Url::parse(text).map_err(|error| format!("it is no address: {error}"))?;
+        let url = url_of(text)?;
         let format = match by_host(&url) {
             known @ (Format::Discord | Format::Slack) => known,
             _ => Format::Kometa,
@@ -169,7 +171,7 @@ impl Channel {
 
     /// A channel whose token comes by itself, as in Kometa's blocks.
     pub(super) fn with_parts(format: Format, url: &str, last: &str, token: Option<&str>) -> Result<Self, String> {
-        let mut url = Url::parse(url.trim_end_matches('/')).map_err(|error| format!("it is no address: {error}"))?;
+        let mut url = url_of(url.trim_end_matches('/'))?;
         url.path_segments_mut().map_err(|()| "it is no address")?.pop_if_empty().push(last);
         let mut channel = Self::new(format, url)?;
         if let Some(token) = token {
@@ -267,8 +269,31 @@ fn by_host(url: &Url) -> Format {
     }
 }
 
+fn url_of(text: &str) -> Result<Url, String> {
+    Url::parse(&with_ascii_host(text)).map_err(|error| format!("it is no address: {error}"))
+}
+
+/// An address whose host has its letters beyond ASCII as DNS has them (RFC 3492). Of all that UTS 46 does besides, a name
+/// that somebody typed needs the small letters alone.
+fn with_ascii_host(text: &str) -> Cow<'_, str> {
+    let start = text.find("://").map_or(0, |at| at + 3);
+    let end = text[start..].find(['/', '?', '#']).map_or(text.len(), |at| start + at);
+    let start = text[start..end].rfind('@').map_or(start, |at| start + at + 1);
+    let host = &text[start..end];
+    if host.is_ascii() {
+        return Cow::Borrowed(text);
+    }
+    let (name, port) = host.split_at(host.rfind(':').unwrap_or(host.len()));
+    let ascii = |label: &str| {
+        let encoded = || Some(format!("xn--{}", punycode::encode_str(&label.to_lowercase())?));
+        if label.is_ascii() { None } else { encoded() }.unwrap_or_else(|| label.to_owned())
+    };
+    let labels: Vec<_> = name.split('.').map(ascii).collect();
+    Cow::Owned(format!("{}{}{port}{}", &text[..start], labels.join("."), &text[end..]))
+}
+
 fn host_of(rest: &str) -> String {
-    Url::parse(&format!("http://{rest}")).ok().and_then(|url| Some(url.host_str()?.to_owned())).unwrap_or_default()
+    url_of(&format!("http://{rest}")).ok().and_then(|url| Some(url.host_str()?.to_owned())).unwrap_or_default()
 }
 
 /// Whether a host is at home: this machine, a private address, or a name that the internet does not have.
@@ -336,6 +361,8 @@ mod tests {
                 Some("k"),
             ),
             ("slack+https://mattermost.example.org/hooks/x", Slack, "https://mattermost.example.org/hooks/x", None),
+            ("https://Bücher.example:8443/ä", Json, "https://xn--bcher-kva.example:8443/%C3%A4", None),
+            ("ntfy://tk@Straße.xn--p1ai/ä", Ntfy, "https://xn--strae-oqa.xn--p1ai/", Some("Bearer tk")),
             ("http://127.0.0.1:9/x?y=z", Json, "http://127.0.0.1:9/x?y=z", None),
             ("https://discord.com.example.org/api/", Json, "https://discord.com.example.org/api/", None),
         ] {

@@ -14,13 +14,13 @@ use crate::refresh::reply::{self, Reply};
 use crate::refresh::request::revoke_request;
 use crate::splice::{self, Change, Edit};
 use crate::store::{self, Refused};
-use crate::terminal::Terminal;
 use crate::token::Secret;
+use crate::world::Real;
 
 /// How often it is looked, a second apart, whether somebody still writes into the file that was there before.
 const LATE_WRITER_LOOKS: usize = 2;
 
-impl Daemon<Terminal> {
+impl Daemon<Real> {
     /// Revokes the tokens at the provider, empties the block and forgets them; the exit status.
     pub async fn logout(&mut self, provider: &'static Provider, yes: bool) -> u8 {
         self.log_out(provider, yes).await.unwrap_or_else(|status| status)
@@ -33,7 +33,7 @@ impl Daemon<Terminal> {
         if !yes {
             let what = if provider.revoke_path.is_some() { "revoke its tokens, and" } else { "forget its tokens, and" };
             let question = format!("Sign out of {title}: {what} empty the authorization block in {path}? [y/N] ");
-            let typed = self.world.prompt(&question);
+            let typed = self.world.person().prompt(&question);
             let answer = tokio::select! {
                 biased;
                 () = self.world.stopping() => None,
@@ -41,7 +41,11 @@ impl Daemon<Terminal> {
             };
             let is_yes = |line: &Secret| ["y", "yes"].contains(&line.expose().to_ascii_lowercase().as_str());
             if !answer.as_ref().is_some_and(is_yes) {
-                self.world.say(if answer.is_some() { "nothing was done" } else { "\nnothing was done; --yes does it" });
+                self.world.person().say(if answer.is_some() {
+                    "nothing was done"
+                } else {
+                    "\nnothing was done; --yes does it"
+                });
                 return Err(LATER);
             }
         }
@@ -51,7 +55,7 @@ impl Daemon<Terminal> {
             Ok::<_, Refused>(Some(spliced.text))
         };
         let refused = |daemon: &mut Self, why: &Refused| {
-            daemon.world.say(&format!("{path}: {why}; correct that and run this again"));
+            daemon.world.person().say(&format!("{path}: {why}; correct that and run this again"));
             PERSON
         };
         // Before anything is revoked: what cannot be finished is not begun.
@@ -79,13 +83,15 @@ impl Daemon<Terminal> {
         drop(flock);
         self.remember(config, orphans);
         noted.map_err(|why| refused(self, &why))?;
-        self.world.say(&format!(
+        self.world.person().say(&format!(
             "signed out of {title}: the block in {path} is empty and stays so until `kometa-authd login {}`",
             provider.name
         ));
         if provider.revoke_path.is_none() {
             let page = provider.applications_page;
-            self.world.say(&format!("{title} revokes nothing by itself: the tokens end with their time, see {page}"));
+            self.world
+                .person()
+                .say(&format!("{title} revokes nothing by itself: the tokens end with their time, see {page}"));
         }
         if replaced {
             self.linger(config).await;
@@ -134,7 +140,7 @@ impl Daemon<Terminal> {
                     Reply::Later { what, .. } => what.into_owned(),
                 },
             };
-            self.world.say(&format!(
+            self.world.person().say(&format!(
                 "{} did not revoke the token: {failed}; nothing was changed here. Run this again later, or empty the \
                  authorization block yourself, which signs out here alone",
                 provider.title

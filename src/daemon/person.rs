@@ -19,10 +19,10 @@ use crate::journal::sign_in::Ended;
 use crate::journal::{Held, History, Origin};
 use crate::provider::{Login, Provider};
 use crate::store::{self, Place};
-use crate::terminal::Terminal;
 use crate::token::{Fingerprint, Secret, UnixSeconds};
+use crate::world::Real;
 
-pub(super) type Handle = HandleOf<Terminal>;
+pub(super) type Handle = HandleOf<Real>;
 
 /// The exit statuses of the house: fine, failed but may work later, a person must act.
 pub(super) const DONE: u8 = 0;
@@ -59,7 +59,7 @@ enum Typed {
 /// A config under its lock.
 pub(super) type Locked = (Place, Look<Handle>, Option<Handle>);
 
-impl Daemon<Terminal> {
+impl Daemon<Real> {
     /// Authorizes at this terminal; the exit status.
     pub async fn login(&mut self, provider: &'static Provider, given: Option<Secret>) -> u8 {
         self.log_in(provider, given).await.unwrap_or_else(|status| status)
@@ -71,7 +71,7 @@ impl Daemon<Terminal> {
         if look.section.client_id.is_none() {
             let path = self.configs[config].path.display().to_string();
             let (line, page) = (look.section.line, provider.applications_page);
-            self.world.say(&format!(
+            self.world.person().say(&format!(
                 "{path}: line {line}: the section has no client_id yet; put the one from {page} there first"
             ));
             return Err(PERSON);
@@ -97,7 +97,9 @@ impl Daemon<Terminal> {
                 Typed::Line(line) if line.expose().is_empty() => session.typed = Some(self.prompt()),
                 Typed::Line(line) => return self.exchange_given(&session, line).await,
                 Typed::Nobody => {
-                    self.world.say("\nnobody is there to paste it; run `kometa-authd login mal --url ADDRESS` with it");
+                    self.world
+                        .person()
+                        .say("\nnobody is there to paste it; run `kometa-authd login mal --url ADDRESS` with it");
                     return Err(PERSON);
                 }
             }
@@ -139,7 +141,7 @@ impl Daemon<Terminal> {
                 let invitation = invitation(reason, &look.history, look.section.client_id.as_ref(), endpoint);
                 if invitation != session.shown {
                     if let Some(invitation) = &invitation {
-                        self.world.invite(invitation);
+                        self.world.person().invite(invitation);
                     }
                     if reason == Waiting::PasteAddress {
                         session.typed = Some(self.prompt());
@@ -152,7 +154,7 @@ impl Daemon<Terminal> {
             _ => {
                 let denied = look.history.sign_in.ended == Some(Ended::Denied);
                 let kind = if denied { Kind::CodeDenied } else { Kind::CodesUnused };
-                self.world.say(&format!("{}; run this again for a new code", kind.row().1));
+                self.world.person().say(&format!("{}; run this again for a new code", kind.row().1));
                 Err(PERSON)
             }
         }
@@ -163,7 +165,7 @@ impl Daemon<Terminal> {
         while !self.stopped && self.world.now() < until {
             if let Some(ends) = session.ends {
                 let left = minutes(ends, self.world.now());
-                self.world.progress(&format!("waiting for you, {left} left"));
+                self.world.person().progress(&format!("waiting for you, {left} left"));
             }
             let typed = async {
                 match &mut session.typed {
@@ -188,7 +190,7 @@ impl Daemon<Terminal> {
 
     fn prompt(&mut self) -> Receiver<Secret> {
         let text = "Open the link, agree, and paste the address of the page that then does not load:\n> ";
-        self.world.prompt(text)
+        self.world.person().prompt(text)
     }
 
     /// Exchanges what a person typed or pasted.
@@ -196,12 +198,14 @@ impl Daemon<Terminal> {
         let (config, provider) = (session.config, session.provider);
         let (place, mut look, flock) = self.locked(config, provider).await?;
         if matches!(provider.login, Login::PastedUrl { .. }) && look.history.sign_in.verifier.is_none() {
-            self.world.say("there is no link yet that this could come from; run `kometa-authd login mal` for one");
+            self.world
+                .person()
+                .say("there is no link yet that this could come from; run `kometa-authd login mal` for one");
             return Err(PERSON);
         }
         let used = given.fingerprint();
         if look.history.used.contains(&used) {
-            self.world.say("this was sent before, and works only once; get a new one");
+            self.world.person().say("this was sent before, and works only once; get a new one");
             return Err(PERSON);
         }
         look.section.once = Some(given);
@@ -218,7 +222,7 @@ impl Daemon<Terminal> {
 
     fn failed_with(&mut self, history: &History) -> u8 {
         if let Some(trouble) = &history.trouble {
-            self.world.say(&format!("it failed: {}; nothing is lost, run this again", trouble.what));
+            self.world.person().say(&format!("it failed: {}; nothing is lost, run this again", trouble.what));
         }
         if history.trouble.as_ref().is_some_and(|trouble| trouble.refused.is_some()) { PERSON } else { LATER }
     }
@@ -230,10 +234,10 @@ impl Daemon<Terminal> {
         let until = held.and_then(decision::expires_at).map_or_else(|| "an unknown time".to_owned(), local);
         let path = self.configs[session.config].path.display().to_string();
         if held.is_some_and(|held| held.published) {
-            self.world.say(&format!("authorized, the new pair is in {path} and valid until {until}{whose}"));
+            self.world.person().say(&format!("authorized, the new pair is in {path} and valid until {until}{whose}"));
             DONE
         } else {
-            self.world.say(&format!("authorized, the new pair is kept safe, but not yet in {path}{whose}"));
+            self.world.person().say(&format!("authorized, the new pair is kept safe, but not yet in {path}{whose}"));
             LATER
         }
     }
@@ -248,7 +252,7 @@ impl Daemon<Terminal> {
         let rest = session.ends.map_or_else(String::new, |ends| {
             format!("; the code stays good until {}, and `kometa-authd login` goes on with it", local(ends))
         });
-        self.world.say(&format!("stopped, and nothing is half done{rest}"));
+        self.world.person().say(&format!("stopped, and nothing is half done{rest}"));
         Err(LATER)
     }
 
@@ -264,9 +268,9 @@ impl Daemon<Terminal> {
                 }
                 Ok(_) => {
                     let name = provider.name;
-                    self.world.say(&format!("{path}: there is no {name}: section with a client_id in it"));
+                    self.world.person().say(&format!("{path}: there is no {name}: section with a client_id in it"));
                 }
-                Err((kind, why)) => self.world.say(&format!("{path}: {}: {why}", kind.row().1)),
+                Err((kind, why)) => self.world.person().say(&format!("{path}: {}: {why}", kind.row().1)),
             }
         }
         Err(PERSON)
@@ -285,7 +289,7 @@ impl Daemon<Terminal> {
         self.account_for(config, provider);
         let path = self.configs[config].path.clone();
         let unusable = |daemon: &mut Self, why: String| {
-            daemon.world.say(&format!("{}: {why}; nothing was sent", path.display()));
+            daemon.world.person().say(&format!("{}: {why}; nothing was sent", path.display()));
             LATER
         };
         let snapshot = self.read(config).map_err(|(_, why)| unusable(self, why))?.0;
@@ -316,7 +320,7 @@ impl Daemon<Terminal> {
     /// The history after a step.
     fn known(&mut self, session: &Session, place: &Place) -> Result<History, u8> {
         self.history(session.config, session.provider, place).map_err(|why| {
-            self.world.say(&why.to_string());
+            self.world.person().say(&why.to_string());
             LATER
         })
     }
