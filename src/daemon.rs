@@ -30,7 +30,7 @@ use crate::settings::{self, References, Section, Settings};
 use crate::store::{self, Place};
 use crate::token::{Fingerprint, Secret, UnixSeconds};
 
-use alive::Alive;
+use alive::Sign;
 use facts::Names;
 use lock::LOCK_RETRY;
 use orphan::{Edit, Orphan};
@@ -159,7 +159,7 @@ struct Watched<W: World> {
     path: PathBuf,
     fingerprint: Option<Fingerprint>,
     /// The file at the last look, and where the path led to.
-    seen: Option<(PathBuf, Meta)>,
+    seen: Option<(Fingerprint, Meta)>,
     /// When there is something to do without a change of the file.
     due: Option<UnixSeconds>,
     wakes_at: Option<UnixSeconds>,
@@ -178,7 +178,12 @@ struct Watched<W: World> {
     counted: usize,
     orphans: Vec<Orphan<HandleOf<W>>>,
     edits: Vec<Edit>,
-    alive: Option<Alive<HandleOf<W>>>,
+    alive: Sign<HandleOf<W>>,
+}
+
+/// A path in few bytes, for each of thousands.
+fn fingerprint_of(path: &Path) -> Fingerprint {
+    Fingerprint::of(path.as_os_str().as_encoded_bytes())
 }
 
 impl<W: World> Watched<W> {
@@ -477,8 +482,9 @@ impl<W: World> Daemon<W> {
                 let disk = self.world.disk();
                 let is_settled = now.since(meta.modified_at) > POLL_S;
                 is_settled
-                    && disk.resolve(&watched.path).is_ok_and(|real| real == *path)
-                    && disk.meta(path).is_ok_and(|now| now == *meta)
+                    && disk.resolve(&watched.path).is_ok_and(|real| {
+                        fingerprint_of(&real) == *path && disk.meta(&real).is_ok_and(|now| now == *meta)
+                    })
             })
     }
 
@@ -519,7 +525,7 @@ impl<W: World> Daemon<W> {
             }
         };
         self.world.hear(&self.configs[config].path, &settings.channels);
-        self.stay_visible(config).await;
+        self.stay_visible(config, &snapshot.path).await;
         let watched = &mut self.configs[config];
         watched.misses = 0;
         if watched.said.take().is_some() {
@@ -527,9 +533,9 @@ impl<W: World> Daemon<W> {
             event.config = Some(watched.path.clone());
             self.world.announce(event);
         }
-        let leads_to = (snapshot.path.clone(), snapshot.meta);
-        let before = self.configs[config].seen.replace(leads_to);
-        if before.is_some_and(|(path, _)| path != snapshot.path) {
+        let leads_to = fingerprint_of(&snapshot.path);
+        let before = self.configs[config].seen.replace((leads_to, snapshot.meta));
+        if before.is_some_and(|(path, _)| path != leads_to) {
             // A link that leads elsewhere now: changes come from another folder.
             let path = self.configs[config].path.clone();
             self.configs[config].polled |= !self.world.watch(config, &path);

@@ -58,7 +58,8 @@ impl Watch {
             let Some(folder) = place.parent().map(Path::to_owned) else { continue };
             let mut names = lock(&self.shared.names);
             for name in [folder.join(".env"), place.clone()] {
-                let configs = names.entry(name).or_default();
+                // One is usual, and room for four costs each of thousands.
+                let configs = names.entry(name).or_insert_with(|| Vec::with_capacity(1));
                 // In order: thousands of configs in one folder share its `.env`.
                 if let Err(at) = configs.binary_search(&config) {
                     configs.insert(at, config);

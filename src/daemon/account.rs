@@ -293,6 +293,8 @@ impl<W: World> Daemon<W> {
         let account = self.account(config, provider)?;
         account.expires_at = expires_at;
         account.status = status;
+        // There may be thousands of them.
+        account.status.shrink_to_fit();
         (account.misses, account.hold_until) = (0, None);
         if let Some(whose) = account.whose.take() {
             event.detail = whose;

@@ -4,7 +4,7 @@
 //! asks tries to have it alone. It protects nothing.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::{Daemon, HandleOf, LOCK_RETRY, World};
 use crate::disk::{Disk, Open};
@@ -14,14 +14,8 @@ use crate::token::UnixSeconds;
 /// Somebody who asks has the lock for a moment.
 const TRIES: usize = 5;
 
-/// What a daemon holds to be seen.
-pub(super) struct Alive<H> {
-    path: PathBuf,
-    lock: Sign<H>,
-}
-
-/// The lock, and which file it is of; none where somebody has it alone.
-type Sign<H> = Option<(H, (u64, u64))>;
+/// What a daemon holds to be seen: the lock, and which file it is of; none where somebody has it alone.
+pub(super) type Sign<H> = Option<(H, (u64, u64))>;
 
 /// Whether a daemon looks after a config.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,13 +42,11 @@ impl Running {
 
 impl<W: World> Daemon<W> {
     /// Shows that a daemon looks after a config; where that cannot be shown, everything else goes on.
-    async fn show_alive(&mut self, config: usize) {
-        let Ok(real) = self.world.disk().resolve(&self.configs[config].path) else { return };
-        let path = store::config_file(&real, self.setup.state.as_deref(), "alive");
+    async fn show_alive(&mut self, config: usize, path: &Path) {
         for attempt in 0..TRIES {
-            let lock = self.take_sign(&path);
+            let lock = self.take_sign(path);
             let is_taken = matches!(lock, Ok(None));
-            self.configs[config].alive = Some(Alive { path: path.clone(), lock: lock.ok().flatten() });
+            self.configs[config].alive = lock.ok().flatten();
             if !is_taken || attempt + 1 == TRIES {
                 return;
             }
@@ -75,14 +67,15 @@ impl<W: World> Daemon<W> {
     }
 
     /// Shows it where it does not show, also where somebody cleared the state folder away. Not before a config
-    /// could be read: a wrong path gets no folder beside it.
-    pub(super) async fn stay_visible(&mut self, config: usize) {
-        let shown = self.configs[config].alive.as_ref().is_some_and(|alive| {
-            let there = self.world.disk().meta(&alive.path).map(|meta| meta.identity).ok();
-            there.is_some() && there == alive.lock.as_ref().map(|(_, identity)| *identity)
-        });
-        if self.is_service && !shown {
-            self.show_alive(config).await;
+    /// could be read: a wrong path gets no folder beside it. `real` is where the config's path leads.
+    pub(super) async fn stay_visible(&mut self, config: usize, real: &Path) {
+        if !self.is_service {
+            return;
+        }
+        let path = store::config_file(real, self.setup.state.as_deref(), "alive");
+        let held = self.configs[config].alive.as_ref().map(|(_, identity)| *identity);
+        if held.is_none() || held != self.world.disk().meta(&path).map(|meta| meta.identity).ok() {
+            self.show_alive(config, &path).await;
         }
     }
 }

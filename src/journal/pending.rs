@@ -28,6 +28,8 @@ impl Pending {
             journal.add(disk, oldest)?;
             self.0.remove(0);
         }
+        // It is needed once, and kept by each of thousands.
+        self.0 = Vec::new();
         Ok(())
     }
 
