@@ -165,15 +165,15 @@ impl<W: World> Daemon<W> {
             return self.rest(config, &section, &history, until, reason);
         }
         let grant_waits = history.current.as_ref().is_some_and(|held| !held.published);
+        let kind = |otherwise| if grant_waits { Kind::GrantWaits } else { otherwise };
         drop((section, history));
         match self.lock(config, provider, place).await {
             Ok(lock) => self.hold_lock(config, place, lock),
             Err(_) if self.stopped => return None,
-            Err(why) => return self.hold(config, provider, Kind::NothingSent, &why),
+            Err(why) => return self.hold(config, provider, kind(Kind::NothingSent), &why),
         }
         if let Err(why) = store::recover(self.world.disk(), place) {
-            let kind = if grant_waits { Kind::GrantWaits } else { Kind::Unfinished };
-            return self.hold(config, provider, kind, &why);
+            return self.hold(config, provider, kind(Kind::Unfinished), &why);
         }
         let mut settled = None;
         for _ in 0..STEPS_MAX {
