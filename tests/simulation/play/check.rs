@@ -82,7 +82,11 @@ impl Checks {
         let last = disks.dead.iter().find(|dead| dead.0 == process).map_or(disks.operations, |dead| dead.2);
         for exchange in exchanges.iter_mut().rev().take(4).filter(|exchange| exchange.process == process) {
             let visit = &providers.requests[exchange.visit];
-            let Some(provider) = provider_of(visit.endpoint) else { continue };
+            let Some(provider) = provider_of(visit.endpoint) else {
+                // The ones after it are looked at only when it is over.
+                exchange.is_over = true;
+                continue;
+            };
             let is_lost = match exchange.delivered_at {
                 None => !exchange.is_over && visit.acted == Some(200),
                 // Between the answer and the first durable copy of it.
