@@ -158,7 +158,7 @@ pub struct Daemon<W: World> {
 struct Watched<W: World> {
     path: PathBuf,
     fingerprint: Option<Fingerprint>,
-    /// The file at the last look, and where the path led to.
+    /// The file at the last look, and where the path led to, in few bytes for each of thousands.
     seen: Option<(Fingerprint, Meta)>,
     /// When there is something to do without a change of the file.
     due: Option<UnixSeconds>,
@@ -179,11 +179,6 @@ struct Watched<W: World> {
     orphans: Vec<Orphan<HandleOf<W>>>,
     edits: Vec<Edit>,
     alive: Sign<HandleOf<W>>,
-}
-
-/// A path in few bytes, for each of thousands.
-fn fingerprint_of(path: &Path) -> Fingerprint {
-    Fingerprint::of(path.as_os_str().as_encoded_bytes())
 }
 
 impl<W: World> Watched<W> {
@@ -483,7 +478,7 @@ impl<W: World> Daemon<W> {
                 let is_settled = now.since(meta.modified_at) > POLL_S;
                 is_settled
                     && disk.resolve(&watched.path).is_ok_and(|real| {
-                        fingerprint_of(&real) == *path && disk.meta(&real).is_ok_and(|now| now == *meta)
+                        Fingerprint::of_path(&real) == *path && disk.meta(&real).is_ok_and(|now| now == *meta)
                     })
             })
     }
@@ -533,7 +528,7 @@ impl<W: World> Daemon<W> {
             event.config = Some(watched.path.clone());
             self.world.announce(event);
         }
-        let leads_to = fingerprint_of(&snapshot.path);
+        let leads_to = Fingerprint::of_path(&snapshot.path);
         let before = self.configs[config].seen.replace((leads_to, snapshot.meta));
         if before.is_some_and(|(path, _)| path != leads_to) {
             // A link that leads elsewhere now: changes come from another folder.

@@ -55,7 +55,7 @@ impl Place {
         let stem = if state.is_none() {
             format!("{name}#{provider}")
         } else {
-            let which = Fingerprint::of(config.as_os_str().as_encoded_bytes()).to_string();
+            let which = Fingerprint::of_path(config).to_string();
             format!("{}-{name}#{provider}", &which[..8])
         };
         let state = state.map_or_else(|| folder.join(STATE_FOLDER), Path::to_owned);

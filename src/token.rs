@@ -92,6 +92,12 @@ impl Fingerprint {
         Self(first)
     }
 
+    /// That of a path, which stands for it in few bytes.
+    #[must_use]
+    pub fn of_path(path: &std::path::Path) -> Self {
+        Self::of(path.as_os_str().as_encoded_bytes())
+    }
+
     /// Reads what `Display` wrote: 32 hexadecimal digits.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

@@ -233,6 +233,10 @@ impl<'t> Builder<'t> {
         last.filter(|node| node.anchor() == Some(anchor))
     }
 
+    fn in_flow(&self) -> bool {
+        self.open.iter().any(|open| is_flow(&open.node))
+    }
+
     fn range(&self, span: Span) -> Range<usize> {
         let range = span.byte_range().unwrap_or(0..0);
         let (start, end) = (range.start + self.shift, range.end + self.shift);
@@ -251,7 +255,7 @@ impl<'t> Builder<'t> {
             && node.anchor().is_none()
             && node.tag().is_none()
         {
-            let in_flow = self.open.iter().any(|open| is_flow(&open.node));
+            let in_flow = self.in_flow();
             let key_end = self.last_end.min(at);
             // The next key may start with a colon as well, or be one without text in a mapping around this one.
             let rest = self.text[at..].strip_prefix(':');
@@ -287,7 +291,7 @@ impl<'t> Builder<'t> {
 
     /// The parser counts a tab as one column of indentation; `ruamel.yaml` and `libyaml` refuse it.
     fn check_indentation(&self, node: &Node) -> Result<(), Problem> {
-        if !self.has_tabs || self.open.iter().any(|open| is_flow(&open.node)) {
+        if !self.has_tabs || self.in_flow() {
             return Ok(());
         }
         let before = &self.text[..node.span.start];
